@@ -122,6 +122,7 @@ class KVCache:
         self._rotation = lru_cache(maxsize=2 * slots)(
             partial(_rotation_at, shape)
         )  # a cached method would keep self alive
+        self._memory_tokens, self._gain = slice(0), 1.0  # where the context holds memory, and the factor on its keys
         self._frames_done = 0
         self._shots = [0]  # first latent frame of each, increasing
         self._tail_slots = range(0)
@@ -159,7 +160,7 @@ class KVCache:
         return evicted
 
     def assemble(self, memory: Sequence[Sequence[tuple[int, Tensor]]] = ()) -> None:
-        """Lay out the context of the block admitted last: `[sink | memory | local | block]`.
+        """Lay out the context of the block admitted last, for its first step: `[sink | memory | local | block]`.
 
         Args:
             memory: for each take of the batch, (frame number, page [2, layers, tokens, heads, head_dim]) of the frames
@@ -172,7 +173,15 @@ class KVCache:
         sink = [slot for slot in past if slot < self.config.sink_frames]
         local = [slot for slot in past if slot >= max(self.config.sink_frames, oldest_local)]
 
+        self._gain = self.config.gain_at(0)
         self._lay_out(sink, memory, local, slots[-block:])
+
+    def step_to(self, step: int) -> None:
+        """Give memory's keys the gain of a later denoising step."""
+        gain = self.config.gain_at(step)
+        if gain != self._gain:
+            torch._foreach_mul_([keys[:, self._memory_tokens] for keys in self._keys], gain / self._gain)
+            self._gain = gain
 
     def assemble_refresh(self) -> range:
         """Lay out the context of a recache: the whole cache, with the frames to refresh at the tail.
@@ -254,6 +263,7 @@ class KVCache:
         counts = [len(pages) for pages in memory] or [0]
         after_memory = len(sink) + max(counts)
         self._tail_slots = tail
+        self._memory_tokens = slice(len(sink) * self.shape.tokens_per_frame, after_memory * self.shape.tokens_per_frame)
         seen = (after_memory + len(local) + len(tail)) * self.shape.tokens_per_frame
         mask = None
         if min(counts) < max(counts):
@@ -264,7 +274,7 @@ class KVCache:
         for take, pages in enumerate(memory):
             for place, (frame, page) in enumerate(pages, start=len(sink)):
                 position = 0 if self.config.rope == "relative" else frame - self.shot_start
-                self._lay_page(page[:, :, None], position, place, slice(take, take + 1), self.config.memory_gain)
+                self._lay_page(page[:, :, None], position, place, slice(take, take + 1), self._gain)
         turned = self._rotation(tuple(self._position(slot) for slot in tail))
         self._contexts = [
             LayerContext(keys[:, :seen], values[:, :seen], turned, mask)

@@ -25,6 +25,8 @@ class ContextConfig:
         rope: temporal position of a frame: its slot in the cache (`relative`) or its true number in the shot
             (`absolute`).
         memory_gain: factor on the keys of memory's frames, so that a block attends to them this much more sharply.
+        first_gain: the same in a block's first denoising step; None is `memory_gain`. From noise alone, that step
+            decides what is in the picture and where; later ones decide what it looks like.
 
     Raises:
         FieldError: if the numbers don't fit together.
@@ -61,6 +63,16 @@ class ContextConfig:
             needs_memory=True,
         ),
     ] = 1.0
+    first_gain: Annotated[
+        float | None,
+        Knob(
+            "--first-gain",
+            "The same in a block's first denoising step, which decides who is in the picture; by default --memory-gain.",
+            at_least=0.1,
+            at_most=10,
+            needs_memory=True,
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         check_knobs(self)
@@ -95,6 +107,10 @@ class ContextConfig:
     def local_frames(self) -> int:
         """Number of newest frames in the window, including the current block."""
         return self.window_frames - self.sink_frames - self.memory_frames
+
+    def gain_at(self, step: int) -> float:
+        """The factor on memory's keys in a denoising step."""
+        return self.memory_gain if step or self.first_gain is None else self.first_gain
 
 
 @dataclass(frozen=True)

@@ -435,6 +435,7 @@ class Rollout:
         if not self._commit_is_due:
             return
         with self._stopwatch.stage("commit"):
+            self._cache.step_to(len(self._sampler.sigmas) - 1)
             self._keep_pages(self._context.frames_per_block)
         self._commit_is_due = False
 
@@ -482,7 +483,10 @@ class Rollout:
             return start[:, None], selections
         noisy = _begin_with(start, self._draw(block, first, shape))
         sigmas = self._sampler.sigmas
+        if retry:  # memory's keys have the gain of the last step
+            self._lay_out(selections)
         for step, sigma in enumerate(sigmas):
+            self._cache.step_to(step)
             timesteps = self._timesteps(sigma, first_is_clean=start is not None)
             frames = noisy.transpose(1, 2).to(self._dtype)
             flow = self._transformer.forward_block(frames, timesteps, self._prompt(), self._cache).transpose(1, 2)

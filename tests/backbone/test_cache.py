@@ -150,6 +150,29 @@ def test_memorys_gain_sharpens_attention_to_memory_alone(model: CausalWanTransfo
     torch.testing.assert_close(attended, torch.einsum("bhqk,bkhd->bqhd", weights, context.values), rtol=1e-6, atol=1e-6)
 
 
+def test_memorys_gain_changes_after_the_first_step_and_leaves_the_rest_as_it_is(model: CausalWanTransformer) -> None:
+    settings = ContextConfig(memory_frames=2, recency_guard_frames=0, memory_gain=1.25, first_gain=0.5)
+    cache = new_cache(model, settings)
+    tokens, page = cache.shape.tokens_per_frame, draw(*cache.shape.page, seed=5)[:, :, 0]
+    cache._pages[0].copy_(draw(*cache.shape.page, seed=4))
+    for _ in range(2):
+        cache.admit(3)
+    cache.assemble([[(3, page)]])
+    (context, *_) = cache.contexts(keep=False)
+    first, is_memory = context.keys.clone(), torch.zeros(context.keys.shape[1], dtype=torch.bool)
+    is_memory[tokens : 2 * tokens] = True
+    plain = model.rotation(torch.tensor([0]), LATENT[1:])(page[0, 0][None])
+    for step, gain in ((0, 0.5), (1, 1.25), (2, 1.25)):
+        cache.step_to(step)
+        torch.testing.assert_close(context.keys[:, is_memory], plain * gain)
+        assert torch.equal(context.keys[:, ~is_memory], first[:, ~is_memory])
+    cache.admit(3)
+    cache.assemble()
+    before = context.keys.clone()
+    cache.step_to(1)
+    assert torch.equal(context.keys, before)
+
+
 def test_takes_of_a_batch_that_remember_different_numbers_of_frames_see_what_they_would_alone(
     model: CausalWanTransformer,
 ) -> None:

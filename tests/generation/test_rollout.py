@@ -487,6 +487,34 @@ def test_a_block_that_falls_away_is_made_again_and_the_best_is_kept(
     assert all(not s.retries for block in plain for s in block.selections)
 
 
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_block_made_again_continues_with_the_gain_of_its_last_step(
+    transformer: CausalWanTransformer, retries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replayed blocks are not denoised, so only their commit sees memory."""
+    monkeypatch.setattr("retrieval.memory.falls_away", lambda block, trusted: 1.0 if len(trusted) else 0.0)
+
+    def started(first_gain: float | None, memory_gain: float = 3.0) -> Rollout:
+        context = ContextConfig(memory_gain=memory_gain, first_gain=first_gain)
+        encoder, rules = MeanPoolEncoder(), RetrievalRules(retries=retries)
+        rollout = Rollout(
+            transformer, context, SamplerConfig(), PhiloxNoise([21]), LATENT, encoder=encoder, rules=rules
+        )
+        rollout.direct(prompt(0))
+        return rollout
+
+    rollout, again = started(0.7), started(0.7)
+    blocks = [rollout.next_block() for _ in range(12)]
+    assert any(bool(selection.retries) == bool(retries) for block in blocks for selection in block.selections)
+    for block in blocks[:-1]:
+        embeddings = None if block.embeddings is None else block.embeddings.numpy()
+        again.replay(block.latents, embeddings, block.selections)
+    assert torch.equal(again.next_block().latents, blocks[-1].latents)
+
+    for other in (started(None), started(None, 0.7)):
+        assert not torch.equal([other.next_block().latents for _ in range(12)][-1], blocks[-1].latents)
+
+
 def test_large_seeds_have_noise_of_their_own():
     one, other = (PhiloxNoise([seed])(0, 0, (8,)) for seed in (2**63 + 1, 2**63 + 2))
     assert not torch.equal(one, other)
