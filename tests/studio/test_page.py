@@ -499,6 +499,39 @@ def test_cue_that_is_moved_stays_where_it_was_dropped_and_follows_the_keys_befor
     expect(button(page, "Extend")).to_be_enabled()
 
 
+def test_cue_stays_under_the_pointer_when_another_one_has_been_moved(page: Any, held: Any) -> None:
+    cues, handles = held(lambda _: False), page.locator("studio-timeline .handle")
+    begin(page, "a red circle stands in a meadow", 20, "1 block ahead")
+    button(page, "Pause").click()
+    for words, at in (("a red circle jumps in a meadow", "0:06"), ("a red circle turns in a meadow", "0:14")):
+        page.get_by_role("textbox", name="Direction", exact=True).fill(words)
+        page.get_by_role("textbox", name="Takes over at").fill(at)
+        button(page, "Direct").click()
+        expect(page.get_by_role("button", name=re.compile(f"^Planned cue .*{words}"))).to_have_count(1)
+    cues.holds = lambda message: '"type":"cues"' in message
+
+    def grab(number: int) -> None:
+        box = handles.nth(number).bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 40, y, steps=4)
+
+    grab(0)
+    with page.expect_response("**/commands"):
+        page.mouse.up()
+    grab(1)
+    dragged = handles.nth(1).get_attribute("aria-label")
+    cues.let_go()
+    page.wait_for_timeout(300)
+    expect(handles.nth(1)).to_have_class("handle dragged")
+    expect(handles.nth(1)).to_have_attribute("aria-label", dragged)
+    with page.expect_response("**/commands"):
+        page.mouse.up()
+    button(page, "Stop").click()
+    expect(button(page, "Extend")).to_be_enabled()
+
+
 def test_start_says_that_it_was_pressed(page: Any) -> None:
     asked = list[Any]()
     page.route(

@@ -327,10 +327,10 @@ export class StudioTimeline extends StudioElement {
     if (moving?.answered && !this.state.take?.cues.some((cue) => cue.planned_id === moving.id)) this.settle();
   }
 
-  /** Ends the move of a cue. */
+  /** Ends the move of a cue; another one may be under the pointer by now. */
   private settle(): void {
+    if (this.dragged?.id === this.moving?.id) this.dragged = null;
     this.moving = null;
-    this.dragged = null;
   }
 
   protected override updated(): void {
