@@ -160,7 +160,7 @@ class KVCache:
         return evicted
 
     def assemble(self, memory: Sequence[Sequence[tuple[int, Tensor]]] = ()) -> None:
-        """Lay out the context of the block admitted last, for its first step: `[sink | memory | local | block]`.
+        """Lay out the context of the block admitted last: `[sink | memory | local | block]`.
 
         Args:
             memory: for each take of the batch, (frame number, page [2, layers, tokens, heads, head_dim]) of the frames
@@ -173,12 +173,15 @@ class KVCache:
         sink = [slot for slot in past if slot < self.config.sink_frames]
         local = [slot for slot in past if slot >= max(self.config.sink_frames, oldest_local)]
 
-        self._gain = self.config.gain_at(0)
+        self._gain = self.config.gain_at(1.0)
         self._lay_out(sink, memory, local, slots[-block:])
 
-    def step_to(self, step: int) -> None:
-        """Give memory's keys the gain of a later denoising step."""
-        gain = self.config.gain_at(step)
+    def step_to(self, sigma: float) -> None:
+        """Give memory's keys the gain of a noise level; the context is laid out with that of noise alone.
+
+        Gains are multiplied one upon the other, so only the same steps give the same bits.
+        """
+        gain = self.config.gain_at(sigma)
         if gain != self._gain:
             torch._foreach_mul_([keys[:, self._memory_tokens] for keys in self._keys], gain / self._gain)
             self._gain = gain

@@ -25,8 +25,9 @@ class ContextConfig:
         rope: temporal position of a frame: its slot in the cache (`relative`) or its true number in the shot
             (`absolute`).
         memory_gain: factor on the keys of memory's frames, so that a block attends to them this much more sharply.
-        first_gain: the same in a block's first denoising step; None is `memory_gain`. From noise alone, that step
-            decides what is in the picture and where; later ones decide what it looks like.
+        first_gain: the factor where there is only noise; None is `memory_gain`. From there on it changes with the noise
+            level, up to `memory_gain` where none is left (`gain_at`). The noisiest steps decide what is in the picture
+            and where, the others what it looks like.
 
     Raises:
         FieldError: if the numbers don't fit together.
@@ -67,7 +68,8 @@ class ContextConfig:
         float | None,
         Knob(
             "--first-gain",
-            "The same in a block's first denoising step, which decides who is in the picture; by default --memory-gain.",
+            "The factor where there is only noise, as in the first denoising step, which decides who is in the "
+            "picture; as noise fades, it becomes that of --memory-gain. By default, the same throughout.",
             at_least=0.1,
             at_most=10,
             needs_memory=True,
@@ -108,9 +110,11 @@ class ContextConfig:
         """Number of newest frames in the window, including the current block."""
         return self.window_frames - self.sink_frames - self.memory_frames
 
-    def gain_at(self, step: int) -> float:
-        """The factor on memory's keys in a denoising step."""
-        return self.memory_gain if step or self.first_gain is None else self.first_gain
+    def gain_at(self, sigma: float) -> float:
+        """The factor on memory's keys at a noise level: (1 - sigma) memory_gain + sigma first_gain."""
+        if self.first_gain is None:
+            return self.memory_gain
+        return (1 - sigma) * self.memory_gain + sigma * self.first_gain
 
 
 @dataclass(frozen=True)

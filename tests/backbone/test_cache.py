@@ -150,7 +150,7 @@ def test_memorys_gain_sharpens_attention_to_memory_alone(model: CausalWanTransfo
     torch.testing.assert_close(attended, torch.einsum("bhqk,bkhd->bqhd", weights, context.values), rtol=1e-6, atol=1e-6)
 
 
-def test_memorys_gain_changes_after_the_first_step_and_leaves_the_rest_as_it_is(model: CausalWanTransformer) -> None:
+def test_memorys_gain_changes_with_the_noise_and_leaves_the_rest_as_it_is(model: CausalWanTransformer) -> None:
     settings = ContextConfig(memory_frames=2, recency_guard_frames=0, memory_gain=1.25, first_gain=0.5)
     cache = new_cache(model, settings)
     tokens, page = cache.shape.tokens_per_frame, draw(*cache.shape.page, seed=5)[:, :, 0]
@@ -162,14 +162,14 @@ def test_memorys_gain_changes_after_the_first_step_and_leaves_the_rest_as_it_is(
     first, is_memory = context.keys.clone(), torch.zeros(context.keys.shape[1], dtype=torch.bool)
     is_memory[tokens : 2 * tokens] = True
     plain = model.rotation(torch.tensor([0]), LATENT[1:])(page[0, 0][None])
-    for step, gain in ((0, 0.5), (1, 1.25), (2, 1.25)):
-        cache.step_to(step)
+    for sigma, gain in ((1.0, 0.5), (0.8, 0.65), (0.2, 1.1), (0.0, 1.25)):
+        cache.step_to(sigma)
         torch.testing.assert_close(context.keys[:, is_memory], plain * gain)
         assert torch.equal(context.keys[:, ~is_memory], first[:, ~is_memory])
     cache.admit(3)
     cache.assemble()
     before = context.keys.clone()
-    cache.step_to(1)
+    cache.step_to(0.2)
     assert torch.equal(context.keys, before)
 
 

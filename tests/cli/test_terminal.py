@@ -91,6 +91,6 @@ def test_all_of_a_message_can_be_read_on_eighty_columns(monkeypatch):
         console.say(line)
     rows = re.split(r"\x1b\[\d+;1H", screen.getvalue().split("\x1b7")[-1])
     assert [row.removesuffix("\x1b[K") for row in rows][-1 - len(HELP) : -1] == list(HELP)
-    console.say("policy is 'nope'; it must be one of look-ahead, random, similar, stratified; or install one")
+    console.say("policy is 'nope'; it must be one of look-ahead, random, similar, stratified, varied; or install one")
     drawn = screen.getvalue().split("\x1b7")[-1]
     assert "install one\x1b[K" in drawn

@@ -20,6 +20,7 @@ from retrieval.policies.chance import chance
 from retrieval.policies.look_ahead import look_ahead
 from retrieval.policies.similar import similar
 from retrieval.policies.stratified import stratified
+from retrieval.policies.varied import varied
 from retrieval.policy import RetrievalRules, stratified_sample
 
 
@@ -40,6 +41,19 @@ def test_similar_is_the_search() -> None:
 def test_the_others_do_not_look_at_what_frames_show() -> None:
     assert stratified(past_of()) == stratified_sample(range(2, 30), 4, 7)
     assert stratified(past_of(block=8)) != stratified(past_of())
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 6])
+def test_varied_picks_from_stretches_of_the_nearest_and_gives_each_of_them_its_turn(limit: int) -> None:
+    frames = range(2, 39)
+    near = sorted(similar(past_of(frames=frames, limit=4 * limit)))
+    seen = set[int]()
+    for block in range(40):
+        chosen = varied(past_of(frames=frames, limit=limit, block=block))
+        assert [near.index(frame) // 4 for frame in chosen] == list(range(limit))
+        seen |= set(chosen)
+    assert seen == set(near)
+    assert set(varied(past_of(frames=range(2, 4), limit=limit))) <= {2, 3}
 
 
 def test_chance_is_a_function_of_the_take_and_prefers_nothing() -> None:
@@ -102,7 +116,7 @@ def test_a_policy_picks_what_pins_and_spread_frames_leave() -> None:
 
 
 def test_built_in_policies_are_registered_as_anybodys_are() -> None:
-    assert plugins("policy").keys() >= {"similar", "stratified", "random", "look-ahead"}
+    assert plugins("policy").keys() >= {"similar", "varied", "stratified", "random", "look-ahead"}
     assert plugin("policy", "stratified") is stratified
 
 
@@ -120,7 +134,9 @@ def test_what_is_installed_later_is_found(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_unknown_and_broken_plugins_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="policy is 'best'; it must be one of look-ahead, random, similar"):
+    with pytest.raises(
+        ValueError, match="policy is 'best'; it must be one of look-ahead, random, similar, stratified, varied"
+    ):
         plugin("policy", "best")
     from longlive_rag import environment
 
