@@ -122,7 +122,8 @@ class KVCache:
         self._rotation = lru_cache(maxsize=2 * slots)(
             partial(_rotation_at, shape)
         )  # a cached method would keep self alive
-        self._memory_tokens, self._gain = slice(0), 1.0  # where the context holds memory, and the factor on its keys
+        self._memory_tokens = slice(0)  # where the context holds memory
+        self._laid_keys: list[Tensor] = []  # a copy of memory's keys as laid out, if their gain changes
         self._frames_done = 0
         self._shots = [0]  # first latent frame of each, increasing
         self._tail_slots = range(0)
@@ -173,18 +174,13 @@ class KVCache:
         sink = [slot for slot in past if slot < self.config.sink_frames]
         local = [slot for slot in past if slot >= max(self.config.sink_frames, oldest_local)]
 
-        self._gain = self.config.gain_at(1.0)
         self._lay_out(sink, memory, local, slots[-block:])
 
     def step_to(self, sigma: float) -> None:
-        """Give memory's keys the gain of a noise level; the context is laid out with that of noise alone.
-
-        Gains are multiplied one upon the other, so only the same steps give the same bits.
-        """
-        gain = self.config.gain_at(sigma)
-        if gain != self._gain:
-            torch._foreach_mul_([keys[:, self._memory_tokens] for keys in self._keys], gain / self._gain)
-            self._gain = gain
+        """Give memory's keys the gain of a noise level; they are laid out with that of noise alone."""
+        change = self.config.gain_at(sigma) / self.config.gain_at(1.0)
+        for keys, laid in zip(self._keys, self._laid_keys, strict=False):
+            torch.mul(laid, change, out=keys[:, self._memory_tokens])
 
     def assemble_refresh(self) -> range:
         """Lay out the context of a recache: the whole cache, with the frames to refresh at the tail.
@@ -277,7 +273,9 @@ class KVCache:
         for take, pages in enumerate(memory):
             for place, (frame, page) in enumerate(pages, start=len(sink)):
                 position = 0 if self.config.rope == "relative" else frame - self.shot_start
-                self._lay_page(page[:, :, None], position, place, slice(take, take + 1), self._gain)
+                self._lay_page(page[:, :, None], position, place, slice(take, take + 1), self.config.gain_at(1.0))
+        if self.config.first_gain is not None:
+            self._laid_keys = [keys[:, self._memory_tokens].clone() for keys in self._keys]
         turned = self._rotation(tuple(self._position(slot) for slot in tail))
         self._contexts = [
             LayerContext(keys[:, :seen], values[:, :seen], turned, mask)

@@ -260,7 +260,7 @@ class Rollout:
                 self._lay_out(selections)
             else:
                 self._assemble(selections)
-            self._step_through()
+            self._cache.step_to(self._sampler.sigmas[-1])
         self._recall(latents, embeddings)
         self._finish(latents.to(self._device), selections)
 
@@ -480,12 +480,10 @@ class Rollout:
         shape, first = (self._context.frames_per_block, *self._latent_shape), retry * STEPS_OF_A_TRY
         start = self._start if block == 0 else None
         if start is not None and self._context.frames_per_block == 1:  # the start is the whole block
-            self._step_through()
+            self._cache.step_to(self._sampler.sigmas[-1])
             return start[:, None], selections
         noisy = _begin_with(start, self._draw(block, first, shape))
         sigmas = self._sampler.sigmas
-        if retry:  # memory's keys have the gain of the last step
-            self._lay_out(selections)
         for step, sigma in enumerate(sigmas):
             self._cache.step_to(sigma)
             timesteps = self._timesteps(sigma, first_is_clean=start is not None)
@@ -498,11 +496,6 @@ class Rollout:
                 if step == 0 and self._looks_ahead and not retry:
                     selections = self._look_ahead(block, clean)
         return clean, selections
-
-    def _step_through(self) -> None:
-        """Leave the context as all denoising steps would, for the commit."""
-        for sigma in self._sampler.sigmas:
-            self._cache.step_to(sigma)
 
     def _retried(
         self, block: int, latents: Tensor, selections: tuple[Selection, ...]
@@ -535,7 +528,6 @@ class Rollout:
         ahead = self._encoder.encode(estimate[:, -1:])[:, 0].float().cpu().numpy()
         selections = self._memory.retrieve(block, ahead)
         self._lay_out(selections)
-        self._cache.step_to(self._sampler.sigmas[0])  # as where the block is replayed
         return selections
 
     def _timesteps(self, sigma: float, first_is_clean: bool) -> Tensor:

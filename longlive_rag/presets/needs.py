@@ -199,8 +199,12 @@ def _latents_bytes(geometry: Geometry, timeline: Timeline, with_memory: bool) ->
 
 
 def cache_bytes(context: ContextConfig, page_bytes: int) -> int:
-    """Return the bytes of the window's keys and values and of the context that a block sees."""
-    return 2 * context.window_frames * page_bytes
+    """Return the bytes of the window's keys and values and of the context that a block sees.
+
+    If memory's gain changes, its keys are there twice.
+    """
+    keys_again = context.memory_frames * page_bytes // 2 if context.first_gain is not None else 0
+    return 2 * context.window_frames * page_bytes + keys_again
 
 
 def bytes_for_pages(free_bytes: int, gpu_bytes: int, work_bytes: int) -> int:

@@ -152,7 +152,11 @@ CASES = {
     "narrow pages": {"memory": MemoryConfig(page_precision="float8", diversity=0.5, prompt_weight=0.3, spread=1)},
     "gate": {"memory": MemoryConfig(anchor=(0, 1), admit_above=0.2, pin=((0, 0.5),), stale_pages="keep")},
     "native": {"memory": MemoryConfig(enabled=False)},
-    "retried": {"cues": [(6.0, LATER)], "memory": MemoryConfig(retry=2)},
+    "retried": {
+        "cues": [(6.0, LATER)],
+        "context": ContextConfig(memory_gain=1.8, first_gain=0.8),
+        "memory": MemoryConfig(retry=2),
+    },
     "looking ahead": {"cues": [(4.0, LATER)], "memory": MemoryConfig(policy="look-ahead", host_gib=8 * PAGE_GIB)},
     "shots": {
         "cues": [Cue(3.0, LATER, cut=True), Cue(4.0, PROMPT), Cue(6.0, PROMPT, cut=True)],
