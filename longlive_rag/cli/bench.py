@@ -86,6 +86,7 @@ def bench(
       native      sink and recent frames only
       memory      past frames are brought back as well
       establish   like memory, but only first showings are kept, and every frame is compared with them
+      gain        like memory, attended to more sharply as noise fades (--first-gain 0.8, --memory-gain 1.8)
       remade      like memory, but no pages are kept: each retrieved page is recomputed
       cue         native, with a cue at every block
       memory-cue  memory, with a cue at every block
@@ -97,6 +98,7 @@ def bench(
       longlive-rag bench --shape bench-small --compare native,memory --dtype float32
       longlive-rag bench --compare native,memory,remade
       longlive-rag bench --shape bench-small --compare memory,establish
+      longlive-rag bench --shape bench-small --compare memory,gain
       longlive-rag bench --shape bench-small --compare native,cue
       longlive-rag bench --search 10000
       longlive-rag bench --search 1000000 --allowed 6,1000,50000

@@ -59,18 +59,21 @@ class ArmKind:
         cued: whether every block begins with a cue, so that the window is recached and retrieved pages are stale.
         keeps_pages: whether the page cache keeps pages; if not, each retrieved one is recomputed from its latent.
         establish_s: length of the first showings that memory keeps.
+        gains: factors on memory's keys where there is only noise and where there is none; None leaves the preset's.
     """
 
     memory: bool = False
     cued: bool = False
     keeps_pages: bool = True
     establish_s: float = 0.0
+    gains: tuple[float, float] | None = None
 
 
 ARMS = {
     "native": ArmKind(),
     "memory": ArmKind(memory=True),
     "establish": ArmKind(memory=True, establish_s=EIGHT_LATENTS_S),  # soon closed
+    "gain": ArmKind(memory=True, gains=(0.8, 1.8)),
     "remade": ArmKind(memory=True, keeps_pages=False),
     "cue": ArmKind(cued=True),
     "memory-cue": ArmKind(memory=True, cued=True),
@@ -193,7 +196,7 @@ def request_of(
     Args:
         cued_from: the first block that begins with a cue, if the arm has cues.
     """
-    kind, output = ARMS[arm], pipe.output
+    kind, output, context = ARMS[arm], pipe.output, pipe.context
     length = Timeline(1, output.fps, pipe.context.frames_per_block, pipe.vae.config.scale_factor_temporal)
     if kind.establish_s:
         memory = replace(memory, establish=kind.establish_s, new_view=0.5)
@@ -202,7 +205,9 @@ def request_of(
     if not kind.memory:
         memory = replace(memory, enabled=False)
     cues = tuple(Cue(length.starts_at(block), prompt) for block in range(max(1, cued_from), blocks) if kind.cued)
-    return pipe.request(prompt, seconds=length.starts_at(blocks), memory=memory, cues=cues)
+    if kind.gains:
+        context = replace(context, first_gain=kind.gains[0], memory_gain=kind.gains[1])
+    return pipe.request(prompt, seconds=length.starts_at(blocks), context=context, memory=memory, cues=cues)
 
 
 def warm_up_blocks(context: ContextConfig) -> int:

@@ -131,6 +131,14 @@ def test_memory_searches_every_frame_unless_the_arm_establishes(toy: LongLiveRAG
     assert toy.timeline(request_of(toy, "establish", PROMPT, kept, 12)).latents_in(kept.establish) == 8
 
 
+def test_only_the_arm_of_a_changing_gain_has_one(toy: LongLiveRAGPipeline) -> None:
+    even, fading = (request_of(toy, arm, PROMPT, toy.memory, 12).context for arm in ("memory", "gain"))
+    assert even == toy.context
+    assert [fading.gain_at(sigma) for sigma in (1.0, 0.0)] == [0.8, 1.8]
+    memory, gain = run(toy, "toy", PROMPT, ["memory", "gain"], blocks=2).arms
+    assert (memory.retrieved_frames, gain.retrieved_frames) == (6, 6)
+
+
 def test_a_round_that_is_too_late_is_not_begun(toy: LongLiveRAGPipeline) -> None:
     report = run(toy, "toy", PROMPT, ["native"], blocks=50, deadline_s=0.0)
     assert report.conditions["blocks"] == 1
