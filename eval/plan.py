@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from backbone.config import ContextConfig, SamplerConfig
 from backbone.errors import FieldError, Name
 from backbone.knobs import knobs_of
 from eval.embedders import parse_embedders
@@ -18,7 +19,7 @@ from eval.retrieval_controls import BY_ORACLE, SIMILAR, Retrieval, check_retriev
 from eval.scenarios import Story, check_folder_name
 from eval.statistics import prompts_for_a_claim
 from eval.windows import DriftWindows
-from longlive_rag.config import PARTS, Cue, MemoryConfig, TakeRequest
+from longlive_rag.config import PARTS, Cue, MemoryConfig, OutputConfig, TakeRequest
 from longlive_rag.documents import read_document, refuse_unknown
 from longlive_rag.media.start_image import read_start_image
 from longlive_rag.presets.geometry import backbone_id
@@ -102,6 +103,16 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class PresetSettings:
+    """What the backbone's preset said when a comparison was planned; arms change it."""
+
+    context: ContextConfig
+    sampler: SamplerConfig
+    memory: MemoryConfig
+    output: OutputConfig
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole comparison, and the content of its `plan.json`.
 
@@ -121,6 +132,8 @@ class Plan:
             others, and what may be claimed; by default, the claim is about the second arm against the baseline.
         exploratory: no claims are made, so there may be fewer prompts than a claim needs.
         backbone_id: the weights that the backbone's name stood for; None if not checked.
+        preset: what the backbone's preset said then, so that the same takes are made once it says something else; None
+            for what it says now.
 
     Raises:
         ValueError: if it is invalid; says what is expected.
@@ -144,6 +157,7 @@ class Plan:
     exploratory: bool = False
     backbone_id: str | None = field(default=None, compare=False)
     decoder: Decoder = "full"
+    preset: PresetSettings | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.seeds <= MAX_SEEDS:
@@ -222,13 +236,14 @@ class Plan:
         Raises:
             ValueError: if it is invalid; names the arm, the field, the value and what is expected.
         """
+        settings = self.preset or preset
         changes = {part: dict(fields) for part, fields in cell.arm.changes.items()}
-        if not changes.get("memory", {}).get("enabled", preset.memory.enabled):
+        if not changes.get("memory", {}).get("enabled", settings.memory.enabled):
             changes.setdefault("context", {})["memory_frames"] = 0
         if cell.arm.retrieval != SIMILAR:  # these choose from the whole past
             changes.setdefault("memory", {}).setdefault("establish", 0.0)
         try:
-            parts: dict[str, Any] = {part: replace(getattr(preset, part), **changes.get(part, {})) for part in PARTS}
+            parts: dict[str, Any] = {part: replace(getattr(settings, part), **changes.get(part, {})) for part in PARTS}
             if parts["context"].memory_frames:
                 parts["memory"] = replace(parts["memory"], steering=cell.story.steering)
             story = cell.story
@@ -323,7 +338,8 @@ def check_content(run: Path, plan: Plan) -> None:
         ValueError: if the folder holds another comparison or something else.
     """
     if (run / PLAN).exists():
-        kept, asked = read_plan(run).as_dict(), _with_weights(plan).as_dict()
+        kept, asked = read_plan(run).as_dict(), _as_planned(plan).as_dict()
+        kept["preset"] = kept["preset"] or asked["preset"]  # not in older plans
         changed = [name for name, value in asked.items() if kept[name] != value and name != WORDS]
         if asked["exploratory"] and "exploratory" in changed:  # a claim may be dropped afterwards, but not added
             changed.remove("exploratory")
@@ -339,12 +355,14 @@ def check_content(run: Path, plan: Plan) -> None:
 def keep_plan(run: Path, plan: Plan) -> None:
     """Write the plan to a run's folder, unless it exists."""
     if not (run / PLAN).exists():
-        write_json(run / PLAN, _with_weights(plan).as_dict())
+        write_json(run / PLAN, _as_planned(plan).as_dict())
 
 
-def _with_weights(plan: Plan) -> Plan:
-    """The plan with the weights that its backbone's name stands for."""
-    return replace(plan, backbone_id=backbone_id(load_preset(plan.backbone).folder))
+def _as_planned(plan: Plan) -> Plan:
+    """The plan with the weights that its backbone's name stands for, and what the preset says unless it tells."""
+    preset = load_preset(plan.backbone)
+    settings = plan.preset or PresetSettings(preset.context, preset.sampler, preset.memory, preset.output)
+    return replace(plan, backbone_id=backbone_id(preset.folder), preset=settings)
 
 
 def read_plan(run: Path) -> Plan:
@@ -366,7 +384,7 @@ def read_plan_to_repeat(path: Path) -> Plan:
         ValueError: if it can't be read, or its backbone's name now stands for other weights.
     """
     plan = read_document(path, Plan)
-    present = _with_weights(plan).backbone_id
+    present = _as_planned(plan).backbone_id
     if plan.backbone_id not in (None, present):
         raise ValueError(f"{path} was made with weights {plan.backbone_id} of {plan.backbone}; here they are {present}")
     return plan

@@ -19,15 +19,16 @@ from eval.figures import endings, frame_before, frames_at
 from eval.guardrails import guardrails
 from eval.making import Maker, batches
 from eval.measures import Measures, PerFrame
-from eval.plan import ARMS, Arm, Contrast, check_run, read_plan
+from eval.plan import ARMS, PLAN, Arm, Contrast, check_run, read_plan, read_plan_to_repeat
 from eval.report import write_report
 from eval.results import compare_all, noise_floor, summarise, verdict
 from eval.runs import is_finished, take_folder
 from eval.scenarios import Story
 from eval.takes import Takes, on_common_frames
 from longlive_rag.documents import read_json
-from longlive_rag.presets.preset import load_preset
+from longlive_rag.presets.preset import INDEX, load_preset
 from longlive_rag.sessions.making import TakeFailed, TakeStopped
+from retrieval.files import write_json
 from tests.eval.arms import PROMPTS, DriftingPipeline, plan_of, slow_backbone
 
 
@@ -359,6 +360,26 @@ def test_a_run_of_other_weights_is_refused(tmp_path):
     weights.write_bytes(weights.read_bytes() + b"?")
     with pytest.raises(ValueError, match=r"holds another comparison \(backbone_id differ\)"):
         check_run(run, plan)
+
+
+def test_a_plan_knows_what_the_preset_said(tmp_path):
+    """So the takes of a published plan can be made again once the preset says something else."""
+    backbone = slow_backbone(tmp_path / "backbone")
+    run, plan = tmp_path / "run", plan_of(backbone, prompts=1, seeds=1)
+    compare(plan, run, pipe=DriftingPipeline())
+    before = [plan.request(load_preset(str(backbone)), cell) for cell in plan.cells]
+    index = json.loads((backbone / INDEX).read_text())
+    index["memory"] = index.get("memory", {}) | {"policy": "random"}
+    (backbone / INDEX).write_text(json.dumps(index))
+    present = load_preset(str(backbone))
+    assert [plan.request(present, cell) for cell in plan.cells] != before
+    with pytest.raises(ValueError, match=r"holds another comparison \(preset differ\)"):
+        check_run(run, plan)
+    kept = read_plan_to_repeat(run / PLAN)
+    assert [kept.request(present, cell) for cell in kept.cells] == before
+    check_run(run, kept)
+    write_json(run / PLAN, replace(kept, preset=None).as_dict())  # as older versions wrote it
+    check_run(run, plan)
 
 
 def test_a_run_of_another_plan_is_refused(finished, backbone, tmp_path):
