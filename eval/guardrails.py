@@ -36,6 +36,7 @@ GUARDRAILS = (
     Guardrail("opening.{primary}", 0.05),
     Guardrail("last.{primary}", 0.0),
     Guardrail("as_named", 0.05),
+    Guardrail("place_as_named", 0.05),
     Guardrail("characters", 0.5),
     Guardrail("motion", 0.05, "motion"),
     Guardrail("last_motion", 0.20, "last_motion"),

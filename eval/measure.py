@@ -20,7 +20,7 @@ from eval.footage import Footage, read_batches
 from eval.metrics import Metric, metrics_named
 from eval.oracle import OracleEmbedder
 from eval.subject import MaskingEmbedder, SubjectMeter, subject_figures
-from eval.traits import Trait, distinct_characters, kept_traits
+from eval.traits import Trait, distinct_characters, kept_traits, place_as_named
 from eval.windows import TOLERANCE_S, DriftWindows, end_of, within
 
 PER_FRAME_DIGITS = 12  # drift is recomputed from them
@@ -98,6 +98,7 @@ class Seen:
         embedded_seconds: [E], times of the embedded frames.
         embeddings: [E, D] by embedder.
         subject_moving: [E], the subject's own motion; empty if no embedder knows where it is.
+        places: [E], the place that each embedded frame shows; empty if no embedder is an oracle.
     """
 
     seconds: Floats
@@ -105,6 +106,7 @@ class Seen:
     embedded_seconds: Floats
     embeddings: dict[str, NDArray[np.float32]]
     subject_moving: Floats
+    places: list[str | None] = field(default_factory=list)
 
 
 def look_at(
@@ -125,6 +127,8 @@ def look_at(
     """
     meter, subject, number = LooksMeter(), SubjectMeter(), 0
     masking = next((each for each in embedders.values() if isinstance(each, MaskingEmbedder)), None)
+    oracle = next((each for each in embedders.values() if isinstance(each, OracleEmbedder)), None)
+    places: list[str | None] = []
     seconds: list[Floats] = []
     embedded_seconds: list[Floats] = []
     embeddings: dict[str, list[NDArray[np.float32]]] = {name: [] for name in embedders}
@@ -140,9 +144,13 @@ def look_at(
                 embeddings[name].append(embedder.embed(frames[chosen]))
         if masking is not None and chosen.any():
             subject.add(frames[chosen], masking.masks(frames[chosen]))
+        if oracle is not None:
+            places += oracle.places(frames[chosen])
         progress(len(times))
     rows = {name: np.concatenate(parts) for name, parts in embeddings.items()}
-    return Seen(np.concatenate(seconds), meter.looks(), np.concatenate(embedded_seconds), rows, subject.moving())
+    return Seen(
+        np.concatenate(seconds), meter.looks(), np.concatenate(embedded_seconds), rows, subject.moving(), places
+    )
 
 
 def measure(
@@ -247,10 +255,15 @@ def _traits(
             readings, seconds = embedder.trait_values(seen.embeddings[name]), seen.embedded_seconds
             traits, named = tuple(embedder.traits), _named(embedder, prompts, seconds)
             rival = None if settings.rival_origin_s is None else DriftWindows(settings.rival_origin_s)
+            said = [(start, embedder.place_in(prompt)) for start, prompt in prompts]
             kept = [kept_traits(readings, seconds, end_s, traits, windows, named, rival) for _, end_s in spans]
             return [
                 measures.Traits(
-                    **{**asdict(each), "horizon_s": asked},
+                    **{
+                        **asdict(each),
+                        "horizon_s": asked,
+                        "place_as_named": place_as_named(seen.places, said, seconds, end_s),
+                    },
                     distinct_characters=distinct_characters(readings, seconds, end_s),
                 )
                 for each, (asked, end_s) in zip(kept, spans, strict=True)

@@ -17,6 +17,7 @@ from PIL import Image
 
 ReadMask = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
 ReadFrame = Callable[[NDArray[np.uint8]], Sequence[Any]]
+ReadPlace = Callable[[NDArray[np.uint8]], str | None]
 Trait = str | float
 
 
@@ -30,6 +31,8 @@ class OracleEmbedder:
         hidden: the traits that no prompt names.
         side_px: frames are first resized to this size.
         read_mask: maps a frame [64, 64, 3] uint8 to [64, 64], True where there is a character.
+        places: names of the places, as prompts have them.
+        read_place: maps a frame [64, 64, 3] uint8 to the place that it shows; None if that isn't sure.
     """
 
     name = "tiny-world"
@@ -41,12 +44,15 @@ class OracleEmbedder:
         hidden: Sequence[str],
         side_px: int = 64,
         read_mask: ReadMask = lambda frame: np.zeros(frame.shape[:2], bool),
+        places: Sequence[str] = (),
+        read_place: ReadPlace = lambda frame: None,
     ) -> None:
         self._read_mask = read_mask
+        self._known_places, self._read_place = frozenset(places), read_place
         self._read_frame, self._side_px, self.hidden = read_frame, side_px, tuple(hidden)
         self.traits = {name: tuple(values) for name, values in traits.items()}
-        places = [(name, value) for name, values in self.traits.items() for value in values]
-        self._place = {place: index for index, place in enumerate(places)}
+        dimensions = [(name, value) for name, values in self.traits.items() for value in values]
+        self._index_of = {dimension: index for index, dimension in enumerate(dimensions)}
 
     def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed frames [N, H, W, 3] as [N, trait values] of the largest fully visible character; NaN if none is."""
@@ -56,12 +62,20 @@ class OracleEmbedder:
         """Map frames [N, H, W, 3] to masks [N, side, side], True where there are characters."""
         return np.stack([self._read_mask(self._small(frame)) for frame in frames])
 
+    def places(self, frames: NDArray[np.uint8]) -> list[str | None]:
+        """Read the place that each of frames [N, H, W, 3] shows; None where that isn't sure."""
+        return [self._read_place(self._small(frame)) for frame in frames]
+
+    def place_in(self, prompt: str) -> str | None:
+        """The first place named in a prompt; None if it names none."""
+        return next((word for word in re.findall(r"\w+", prompt.lower()) if word in self._known_places), None)
+
     def describe(self) -> dict[str, Any]:
         return {"embedder": self.name, "traits": {name: list(values) for name, values in self.traits.items()}}
 
     def trait_values(self, embeddings: NDArray) -> list[dict[str, Trait]]:
         """Decode rows [T, trait values] into values by trait, without unsure ones."""
-        names = list(self._place)
+        names = list(self._index_of)
         return [dict(names[index] for index in np.flatnonzero(np.nan_to_num(row) > 0)) for row in embeddings]
 
     def characters_in(self, prompt: str) -> list[dict[str, Trait]]:
@@ -76,14 +90,14 @@ class OracleEmbedder:
         return found
 
     def _one(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        row = np.zeros(len(self._place), np.float32)
+        row = np.zeros(len(self._index_of), np.float32)
         whole = [who for who in self._read_frame(self._small(frame)) if not who.cut_off]
         if whole:
             who = max(whole, key=lambda sighting: sighting.area_px)
             for trait in self.traits:
                 answer = getattr(who, trait)
                 if answer.sure:
-                    row[self._place[trait, answer.value]] = 1.0
+                    row[self._index_of[trait, answer.value]] = 1.0
         return row if row.any() else np.full_like(row, np.nan)
 
     def _small(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -115,7 +129,14 @@ def open_oracle() -> OracleEmbedder:
             "colour": tuple(grammar.COLOURS),
             **drawing.HIDDEN_VALUES,
         }
-        hidden = oracle.HIDDEN_TRAITS
+        hidden, places = oracle.HIDDEN_TRAITS, tuple(grammar.PLACES)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"this version's tiny-world has no oracle that reads traits ({error})") from error
-    return OracleEmbedder(oracle.read_frame, traits, hidden, read_mask=oracle.read_mask)
+
+    def read_place(frame: NDArray[np.uint8]) -> str | None:
+        found = oracle.read_place(frame)
+        return str(found.value) if found.sure else None
+
+    return OracleEmbedder(
+        oracle.read_frame, traits, hidden, read_mask=oracle.read_mask, places=places, read_place=read_place
+    )

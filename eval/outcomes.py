@@ -57,6 +57,9 @@ def outcomes(plan: Plan, all_measures: Iterable[Measures]) -> list[Outcome]:
             found.append(Outcome(f"known_traits_kept{at}", "known traits kept", False, horizon_s, known, True))
             found.append(Outcome(f"as_named{at}", "shape and colour as named", False, horizon_s, _as_named(number)))
             found.append(Outcome(f"characters{at}", "distinct characters", True, horizon_s, _characters(number)))
+        if any(each.traits and each.traits[number].place_as_named is not None for each in all_measures):
+            named = _place_as_named(number)
+            found.append(Outcome(f"place_as_named{at}", "place as named", False, horizon_s, named))
         if any(each.traits and each.traits[number].right_one is not None for each in all_measures):
             found.append(
                 Outcome(f"right_one{at}", "the right one returned", False, horizon_s, _right_one(number), True)
@@ -106,6 +109,10 @@ def _known_kept(number: int) -> Value:
 
 def _as_named(number: int) -> Value:
     return lambda measures: measures.traits[number].as_named
+
+
+def _place_as_named(number: int) -> Value:
+    return lambda measures: measures.traits[number].place_as_named
 
 
 def _characters(number: int) -> Value:

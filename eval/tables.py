@@ -20,6 +20,7 @@ BESIDE = {
     "last.{primary}": "likeness, last 5 s",
     "seen.{primary}": "seen in the last 5 s",
     "as_named": "shape and colour as named",
+    "place_as_named": "place as named",
     "characters": "characters",
     "motion": "motion",
     "last_motion": "motion, last 5 s",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from eval.windows import DriftWindows, within
 
 Trait = str | float
 LEAST_SEEN_S = 0.5  # a character seen for less time is a misreading
+DISSOLVED_S = 3.0  # by then a cue to another place shows, and the window of most backbones has slid past it
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class KeptTraits:
         opening, last: values by trait.
         right_one: whether the last 5 s are more like the subject than the rival, in the traits in which the two differ;
             None if there is no rival, or no difference.
+        place_as_named: share of the frames up to the horizon that show the place named in their prompt, of those at
+            least 3 s after a prompt with another place; None if no prompt names a place that the oracle knows.
     """
 
     horizon_s: float
@@ -44,6 +48,29 @@ class KeptTraits:
     opening: dict[str, Trait]
     last: dict[str, Trait]
     right_one: bool | None = None
+    place_as_named: float | None = None
+
+
+def place_as_named(
+    shown: Sequence[str | None], said: Sequence[tuple[float, str | None]], seconds: Floats, horizon_s: float
+) -> float | None:
+    """Share of frames that show the place their prompt names, 3 s or more after the place was first named.
+
+    Args:
+        shown: the place read in each frame; None if that isn't sure, which counts as not shown.
+        said: (second, place) of each prompt, the first at 0, if any are known; None if it names none.
+        seconds: [T], times of the frames.
+        horizon_s: frames from here on don't count.
+    """
+    right: list[bool] = []
+    since, before = 0.0, None
+    for (start, place), (end, _) in pairwise([*said, (horizon_s, None)]):
+        if place != before:
+            since, before = start, place
+        settled = within(seconds, (max(start, since + DISSOLVED_S), min(end, horizon_s)))
+        if place is not None:
+            right += [shown[frame] == place for frame in map(int, np.flatnonzero(settled))]
+    return float(np.mean(right)) if right else None
 
 
 def kept_traits(

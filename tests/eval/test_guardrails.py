@@ -28,6 +28,7 @@ def test_margins_are_those_of_the_documents():
         "opening.{primary}": (0.05, None),
         "last.{primary}": (0.0, None),
         "as_named": (0.05, None),
+        "place_as_named": (0.05, None),
         "characters": (0.5, None),
         "motion": (0.05, "motion"),
         "last_motion": (0.20, "last_motion"),

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from eval.drift import cosine_to_reference, drift_at
-from eval.oracle import OracleEmbedder
-from eval.traits import distinct_characters, kept_traits
+from eval.oracle import OracleEmbedder, open_oracle
+from eval.traits import distinct_characters, kept_traits, place_as_named
 from eval.windows import DriftWindows
+from longlive_rag.tinyworld.grammar import PLACES
+from longlive_rag.tinyworld.scenery import MARGIN, place_image
 
 TRAITS = {"shape": ("circle", "square"), "colour": ("red", "blue"), "hat": ("none", "tall"), "bag": ("none", "bag")}
 
@@ -142,6 +144,26 @@ def test_as_named_is_a_share_of_the_frames_for_which_a_prompt_names_someone():
         [red] if second < 8 else [] for second in seconds
     ]  # of the last five: 5 to 8 s, of which 5 to 6 s are right
     assert kept_traits(readings, seconds, 10, (), named=asked).as_named == pytest.approx(1 / 3)
+
+
+def test_the_place_is_as_named_once_a_cue_has_had_three_seconds():
+    """In a meadow until 6 s, then said to be in a desert; it arrives at 8 s, and is back in the meadow from 12 s on."""
+    seconds = np.arange(80) / 4
+    shown = ["meadow" if second < 8 or second >= 12 else "desert" for second in seconds]
+    said = [(0.0, "meadow"), (6.0, "desert"), (10.0, "desert")]  # the second cue changes only what happens there
+    assert place_as_named(shown, said, seconds, 6) == 1.0
+    assert place_as_named(shown, said, seconds, 9) == 1.0  # only 3 to 6 s count
+    assert place_as_named(shown, said, seconds, 15) == pytest.approx((3 + 3) / (3 + 6))
+    assert place_as_named([None] * 80, said, seconds, 20) == 0.0  # what can't be read isn't as named
+    assert place_as_named(shown, [(0.0, None)], seconds, 20) is None
+
+
+def test_places_are_read_from_frames_and_prompts():
+    oracle, left = open_oracle(), round(MARGIN * 64)
+    frames = np.stack([255 * place_image(place, 0)[:, left : left + 64] for place in PLACES]).astype(np.uint8)
+    assert oracle.places(frames) == list(PLACES)
+    assert [oracle.place_in(f"a red circle walks {before} {place}") for place, before in PLACES.items()] == list(PLACES)
+    assert oracle.place_in("a red circle walks") is None
 
 
 def test_a_character_is_one_that_is_seen_for_half_a_second_after_the_start():
