@@ -123,6 +123,7 @@ class KVCache:
             partial(_rotation_at, shape)
         )  # a cached method would keep self alive
         self._memory_tokens = slice(0)  # where the context holds memory
+        self._gained: Tensor | None = None  # which tokens of memory have its gain, [B, tokens, 1, 1]; None: all
         self._laid_keys: list[Tensor] = []  # a copy of memory's keys as laid out, if their gain changes
         self._frames_done = 0
         self._shots = [0]  # first latent frame of each, increasing
@@ -160,12 +161,15 @@ class KVCache:
         self._shots.append(first)
         return evicted
 
-    def assemble(self, memory: Sequence[Sequence[tuple[int, Tensor]]] = ()) -> None:
+    def assemble(
+        self, memory: Sequence[Sequence[tuple[int, Tensor]]] = (), gained: Sequence[Sequence[bool]] | None = None
+    ) -> None:
         """Lay out the context of the block admitted last: `[sink | memory | local | block]`.
 
         Args:
             memory: for each take of the batch, (frame number, page [2, layers, tokens, heads, head_dim]) of the frames
                 it remembers; if takes differ in how many, a mask hides the empty places.
+            gained: which of these frames have memory's gain; all by default.
         """
         block = self.config.frames_per_block
         slots = range(len(self.frames))
@@ -174,11 +178,13 @@ class KVCache:
         sink = [slot for slot in past if slot < self.config.sink_frames]
         local = [slot for slot in past if slot >= max(self.config.sink_frames, oldest_local)]
 
-        self._lay_out(sink, memory, local, slots[-block:])
+        self._lay_out(sink, memory, local, slots[-block:], gained)
 
     def step_to(self, sigma: float) -> None:
         """Give memory's keys the gain of a noise level; they are laid out with that of noise alone."""
-        change = self.config.gain_at(sigma) / self.config.gain_at(1.0)
+        change: float | Tensor = self.config.gain_at(sigma) / self.config.gain_at(1.0)
+        if self._gained is not None:
+            change = torch.where(self._gained, change, 1.0)
         for keys, laid in zip(self._keys, self._laid_keys, strict=False):
             torch.mul(laid, change, out=keys[:, self._memory_tokens])
 
@@ -257,6 +263,7 @@ class KVCache:
         memory: Sequence[Sequence[tuple[int, Tensor]]],
         local: Sequence[int],
         tail: range,
+        gained: Sequence[Sequence[bool]] | None = None,
     ) -> None:
         """Copy pages into the context in this order, rotating keys to their positions, and reserve the tail."""
         counts = [len(pages) for pages in memory] or [0]
@@ -273,7 +280,9 @@ class KVCache:
         for take, pages in enumerate(memory):
             for place, (frame, page) in enumerate(pages, start=len(sink)):
                 position = 0 if self.config.rope == "relative" else frame - self.shot_start
-                self._lay_page(page[:, :, None], position, place, slice(take, take + 1), self.config.gain_at(1.0))
+                gain = self.config.gain_at(1.0) if gained is None or gained[take][place - len(sink)] else 1.0
+                self._lay_page(page[:, :, None], position, place, slice(take, take + 1), gain)
+        self._gained = None if gained is None else self._by_token(gained, max(counts))
         if self.config.first_gain is not None:
             self._laid_keys = [keys[:, self._memory_tokens].clone() for keys in self._keys]
         turned = self._rotation(tuple(self._position(slot) for slot in tail))
@@ -292,6 +301,11 @@ class KVCache:
             for tensor in (*self._keys, *self._values):
                 tensor[take, empty] = 0
         return mask[:, None, None]
+
+    def _by_token(self, frames: Sequence[Sequence[bool]], count: int) -> Tensor:
+        """What holds for each take's frames, for each token of `count` frames, [B, tokens, 1, 1]."""
+        padded = torch.tensor([[*take, *[False] * (count - len(take))] for take in frames], device=self.shape.device)
+        return padded.reshape(len(frames), -1).repeat_interleave(self.shape.tokens_per_frame, dim=1)[:, :, None, None]
 
     def _position(self, slot: int) -> int:
         return slot if self.config.rope == "relative" else self.frames[slot] - self.shot_start

@@ -28,6 +28,9 @@ class ContextConfig:
         first_gain: the factor where there is only noise; None is `memory_gain`. From there on it changes with the noise
             level, up to `memory_gain` where none is left (`gain_at`). The noisiest steps decide what is in the picture
             and where, the others what it looks like.
+        gain_above: these factors hold only for frames whose cosine similarity to the newest one is at least this; while
+            the window holds frames of another prompt, for those made under the very words of the current one instead,
+            if prompts are part of what memory is searched by. Others keep the model's own attention. None: for all.
 
     Raises:
         FieldError: if the numbers don't fit together.
@@ -72,6 +75,18 @@ class ContextConfig:
             "picture; as noise fades, it becomes that of --memory-gain. By default, the same throughout.",
             at_least=0.1,
             at_most=10,
+            needs_memory=True,
+        ),
+    ] = None
+    gain_above: Annotated[
+        float | None,
+        Knob(
+            "--gain-above",
+            "These factors hold only for frames at least this much like the newest one (cosine); while the window "
+            "holds frames of another prompt, only for those made under the same words, so that a take goes where it is "
+            "told to. By default, for all.",
+            at_least=-1,
+            at_most=1,
             needs_memory=True,
         ),
     ] = None

@@ -38,6 +38,7 @@ EmbedPast = Callable[[int, Sequence[int]], NDArray[np.float32]]
 PolicySeeds = Callable[[int], Sequence[int]]
 """Maps a block to a number for each take of the batch, which seeds policies that draw."""
 Found = list[tuple[int, float]]
+SAME_WORDS = 0.9999  # cosine of embeddings of the same prompt, which may differ in their last bits
 
 
 class Memory:
@@ -249,6 +250,14 @@ class Memory:
             return [(frame, 0.0) for frame in evenly_spaced(allowed, self._memory_frames)]
         seed = self._policy_seeds(block)[number] if self._policy_seeds else 0
         return take.search(prompt, allowed, self._memory_frames, block, self._under_other_words(number), ahead, seed)
+
+    def under_these_words(self, number: int, frames: Sequence[int]) -> list[bool]:
+        """Whether frames of a take were made under the current prompt; False if prompts are not part of the key."""
+        prompts, current = self._prompts_of(number, frames) if frames else None, self._prompt_unit(number)
+        if prompts is None or current is None:
+            return [False] * len(frames)
+        same = prompts @ current > SAME_WORDS
+        return [frame >= 0 and bool(each) for frame, each in zip(frames, same, strict=True)]  # < 0: of another take
 
     def _under_other_words(self, number: int) -> list[range]:
         """Frames of this take whose prompts are less like the current one than `like_words`."""

@@ -400,7 +400,25 @@ class Rollout:
         frames = [selection.frames for selection in selections]
         if self._ranks is not None:
             self._ranks.check_agree(frames, "memory")
-        self._cache.assemble(self._pages.get(frames))
+        self._cache.assemble(self._pages.get(frames), self._gained(selections))
+
+    def _gained(self, selections: tuple[Selection, ...]) -> list[list[bool]] | None:
+        """Which of the frames that the next block remembers have memory's gain; None for all.
+
+        With `gain_above`, those that look like the newest frame; while the window holds frames of another prompt, when
+        the block may have to show something new, those that were made under the very words of the current one.
+        """
+        above = self._context.gain_above
+        if above is None or self._memory is None or not selections:
+            return None
+        if self._is_settled(self._blocks_done):
+            return [[likeness >= above for likeness in selection.similarities] for selection in selections]
+        return [self._memory.under_these_words(take, each.frames) for take, each in enumerate(selections)]
+
+    def _is_settled(self, block: int) -> bool:
+        """Whether the window of a block holds no frames of another prompt."""
+        since = (block - self._prompted_at) * self._context.frames_per_block
+        return since >= self._context.window_frames
 
     def _remember(self, latents: Tensor) -> Tensor | None:
         if self._memory is None:
@@ -504,8 +522,7 @@ class Rollout:
 
         There are no retries while the window holds frames of another prompt, as the block may show something new then.
         """
-        since = (block - self._prompted_at) * self._context.frames_per_block
-        if not self._retries or self._memory is None or not selections or since < self._context.window_frames:
+        if not self._retries or self._memory is None or not selections or not self._is_settled(block):
             return latents, selections
         falls, tries = self._memory.falls(latents, selections), np.zeros(len(selections), int)
         for retry in range(1, self._retries + 1):

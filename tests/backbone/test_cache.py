@@ -173,6 +173,23 @@ def test_memorys_gain_changes_with_the_noise_and_leaves_the_rest_as_it_is(model:
     assert torch.equal(context.keys, before)
 
 
+def test_memorys_gain_is_for_the_frames_that_are_given_it(model: CausalWanTransformer) -> None:
+    settings = ContextConfig(memory_frames=2, recency_guard_frames=0, memory_gain=1.25, first_gain=0.5)
+    cache = new_cache(model, settings, batch=2)
+    tokens = cache.shape.tokens_per_frame
+    pages = [draw(*new_cache(model, settings).shape.page, seed=seed)[:, :, 0] for seed in (5, 6, 7)]
+    for _ in range(2):
+        cache.admit(3)
+    cache.assemble([[(3, pages[0]), (1, pages[1])], [(2, pages[2])]], [[False, True], [True]])
+    keys = cache.contexts(keep=False)[0].keys[:, tokens : 3 * tokens].unflatten(1, (2, tokens))
+    plain = [model.rotation(torch.tensor([0]), LATENT[1:])(page[0, 0][None])[0] for page in pages]
+    for sigma, gain in ((1.0, 0.5), (0.2, 1.1), (0.0, 1.25)):
+        cache.step_to(sigma)
+        torch.testing.assert_close(keys[0, 0], plain[0], rtol=0, atol=0)
+        torch.testing.assert_close(keys[0, 1], plain[1] * gain)
+        torch.testing.assert_close(keys[1, 0], plain[2] * gain)
+
+
 def test_takes_of_a_batch_that_remember_different_numbers_of_frames_see_what_they_would_alone(
     model: CausalWanTransformer,
 ) -> None:

@@ -86,6 +86,7 @@ def test_every_setting_reaches_the_request(command, backbone, fake_pipeline, tmp
         "--rope": ("context", "rope", "absolute"),
         "--memory-gain": ("context", "memory_gain", 1.5),
         "--first-gain": ("context", "first_gain", 0.7),
+        "--gain-above": ("context", "gain_above", 0.9),
         "--encoder": ("memory", "encoder", "mean_pool"),
         "--steps": ("sampler", "denoising_steps", [900, 300]),
         "--shift": ("sampler", "timestep_shift", 3.0),

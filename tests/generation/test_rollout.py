@@ -334,9 +334,9 @@ def test_what_is_excluded_is_not_seen_even_before_a_block_looks_ahead(
     seen: list[list[int]] = []
     assemble = KVCache.assemble
 
-    def spy(cache: KVCache, memory=()) -> None:
+    def spy(cache: KVCache, memory=(), gained=None) -> None:
         seen.append([frame for frame, _ in memory[0]] if memory else [])
-        assemble(cache, memory)
+        assemble(cache, memory, gained)
 
     monkeypatch.setattr(KVCache, "assemble", spy)
     rules = RetrievalRules(policy=look_ahead)
@@ -513,6 +513,54 @@ def test_a_block_made_again_continues_with_the_gain_of_its_last_step(
 
     for other in (started(None), started(None, 0.7)):
         assert not torch.equal([other.next_block().latents for _ in range(12)][-1], blocks[-1].latents)
+
+
+def test_gain_above_is_for_frames_like_now_and_not_for_those_after_a_cue(transformer: CausalWanTransformer) -> None:
+    def made(memory_gain: float, first_gain: float | None, gain_above: float | None) -> list[torch.Tensor]:
+        """14 blocks, with a cue at the eleventh; what is remembered before it is after the first prompt has settled."""
+        context = ContextConfig(memory_gain=memory_gain, first_gain=first_gain, gain_above=gain_above)
+        rollout = Rollout(transformer, context, SamplerConfig(), PhiloxNoise([21]), LATENT, encoder=MeanPoolEncoder())
+        blocks = []
+        for block in range(14):
+            if block in (0, 10):
+                rollout.direct(prompt(block))
+            blocks.append(rollout.next_block())
+        assert [bool(block.selections) for block in blocks[8:]] == [True] * 6
+        return [block.latents for block in blocks]
+
+    everywhere, like_now, nowhere, own = (
+        made(*gains) for gains in ((3.0, 2.0, None), (3.0, 2.0, -1.0), (3.0, 2.0, 1.0), (1.0, None, None))
+    )
+    assert all(map(torch.equal, like_now[:10], everywhere[:10]))
+    assert not torch.equal(like_now[10], everywhere[10])
+    assert all(map(torch.equal, nowhere, own))
+    assert not torch.equal(like_now[9], own[9])
+
+
+def test_right_after_a_cue_gain_above_is_for_frames_of_the_same_words(
+    transformer: CausalWanTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six blocks of one prompt, six of another, then the first again: until the window has slid, its frames alone."""
+    given: list[list[tuple[int, bool]]] = []
+    assemble = KVCache.assemble
+
+    def spy(cache: KVCache, memory=(), gained=None) -> None:
+        given.append(list(zip((frame for frame, _ in memory[0]), gained[0], strict=True)) if memory else [])
+        assemble(cache, memory, gained)
+
+    monkeypatch.setattr(KVCache, "assemble", spy)
+    context, rules = ContextConfig(memory_gain=3.0, gain_above=-1.0), RetrievalRules(prompt_weight=0.1)
+    rollout = Rollout(
+        transformer, context, SamplerConfig(), PhiloxNoise([21]), LATENT, encoder=MeanPoolEncoder(), rules=rules
+    )
+    for block in range(17):
+        if block % 6 == 0:
+            rollout.direct(prompt(block % 12))
+        rollout.next_block()
+    after_the_cue = [pair for block in given[12:16] for pair in block]
+    assert {frame < 18 for frame, _ in after_the_cue} == {True, False}
+    assert all(on == (frame < 18) for frame, on in after_the_cue)
+    assert all(on for _, on in given[16])
 
 
 def test_large_seeds_have_noise_of_their_own():

@@ -154,7 +154,7 @@ CASES = {
     "native": {"memory": MemoryConfig(enabled=False)},
     "retried": {
         "cues": [(6.0, LATER)],
-        "context": ContextConfig(memory_gain=1.8, first_gain=0.8),
+        "context": ContextConfig(memory_gain=1.8, first_gain=0.8, gain_above=0.9),
         "memory": MemoryConfig(retry=2),
     },
     "looking ahead": {"cues": [(4.0, LATER)], "memory": MemoryConfig(policy="look-ahead", host_gib=8 * PAGE_GIB)},
