@@ -3,8 +3,9 @@
     python docs/truth.py
 
 The world itself draws 30 s of a story for each subject of the report, and the oracle reads it as it is and through
-tiny-world's VAE, by the rules for takes. Then, of the published takes with establishing shots: which traits they had
-lost at 120 s, because another value was read, or none for sure. Some minutes on a CPU core.
+tiny-world's VAE, by the rules for takes; and how much of each film repeats itself. Then, of the published takes with
+establishing shots: which traits they had lost at 120 s, because another value was read, or none for sure. Some minutes
+on a CPU core.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.companions import LooksMeter, last_repetition, repetition
 from eval.embedders import TINY_WORLD
 from eval.oracle import OracleEmbedder
 from eval.takes import TAKES_FILE
@@ -58,13 +60,20 @@ def kept_by(video: NDArray[np.uint8], oracle: OracleEmbedder, windows: DriftWind
     return kept_traits([next(readings) if one else {} for one in counts], seconds, end_s, list(oracle.traits), windows)
 
 
+def repeated(video: NDArray[np.uint8]) -> tuple[float, float]:
+    """Share of a video's seconds, and of its last 5, that repeat what it showed before."""
+    meter, seconds = LooksMeter(), np.arange(len(video)) / FPS
+    meter.add(video)
+    return repetition(meter.looks(), seconds), last_repetition(meter.looks(), seconds, len(video) / FPS)
+
+
 def published(file: Path) -> list[KeptTraits]:
     """What the takes of an arm in a published comparison kept until the horizon."""
     names = [field.name for field in fields(KeptTraits)]
     with lzma.open(file, "rt", encoding="utf-8") as lines:
         takes = [take for take in map(json.loads, lines) if take["name"].startswith(f"{ARM}/")]
     return [
-        KeptTraits(**{name: kept[name] for name in names})
+        KeptTraits(**{name: kept[name] for name in names if name in kept})
         for take in takes
         for kept in take["measures"]["traits"]
         if kept["horizon_s"] == HORIZON_S
@@ -98,6 +107,8 @@ def main() -> None:
         for name, videos in (("as drawn", drawn), ("through the VAE", [through_vae(vae, one) for one in drawn])):
             films = [kept_by(video, oracle, windows) for video in videos]
             print(line(f"{story}, films {name}", films, oracle.traits), flush=True)
+            whole, last = np.mean([repeated(video) for video in videos], axis=0)
+            print(f"{story}, films {name}: {whole:.0%} of their seconds repeat, {last:.0%} of the last 5", flush=True)
         ends = published(DRIFT / PUBLISHED[story] / TAKES_FILE)
         print(line(f"{story}, takes with establishing shots", ends, oracle.traits), flush=True)
 
