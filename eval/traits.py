@@ -63,11 +63,9 @@ def place_as_named(
         horizon_s: frames from here on don't count.
     """
     right: list[bool] = []
-    since, before = 0.0, None
-    for (start, place), (end, _) in pairwise([*said, (horizon_s, None)]):
-        if place != before:
-            since, before = start, place
-        settled = within(seconds, (max(start, since + DISSOLVED_S), min(end, horizon_s)))
+    changes = [each for number, each in enumerate(said) if not number or each[1] != said[number - 1][1]]
+    for (start, place), (end, _) in pairwise([*changes, (horizon_s, None)]):
+        settled = within(seconds, (start + DISSOLVED_S, min(end, horizon_s)))
         if place is not None:
             right += [shown[frame] == place for frame in map(int, np.flatnonzero(settled))]
     return float(np.mean(right)) if right else None

@@ -247,6 +247,22 @@ def test_a_prompt_under_which_no_frame_lies_has_no_adherence():
     assert green.cosine > 0
 
 
+def test_the_place_is_held_against_the_prompt_in_force():
+    """In a meadow until 10.5 s, then in a desert; the prompt goes there at 7 s, four frames a second."""
+    read: list[str] = []
+
+    def read_place(frame: np.ndarray) -> str:
+        read.append("meadow" if len(read) < 42 else "desert")
+        return read[-1]
+
+    traits = {"shape": ("circle",), "colour": ("red",)}
+    oracle = OracleEmbedder(lambda frame: (), traits, (), places=("meadow", "desert"), read_place=read_place)
+    prompts = ((0.0, "a red circle in a meadow"), (7.0, "a red circle in a desert"))
+    first, second = measured({"eye": Eye(), "world": oracle}, MeasureSettings((10.0, 20.0), prompts=prompts)).traits
+    assert first.place_as_named == 1.0  # 3 to 7 s
+    assert second.place_as_named == (16 + 38) / (16 + 40)
+
+
 def test_traits_are_held_against_the_prompt_in_force():
     """A red circle is seen all the time; from 7 to 18 s the prompt names a blue one."""
     who = SimpleNamespace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -72,6 +73,10 @@ def test_every_outcome_by_hand():
     assert values == pytest.approx(expected)
     assert found["vbench.clip@10"].value(later) == 0.5
     assert [found[name].value(later) for name in NEWER] == [None, 0.4, 0.3] * 2
+    there = replace(take.traits[0], place_as_named=0.75)
+    been = {each.name: each for each in outcomes(PLAN, [take, measures(traits=[there] * 2)])}
+    assert {name for name in been if name not in found} == {"place_as_named@10", "place_as_named@20"}
+    assert [been["place_as_named@20"].value(each) for each in (take, measures(traits=[there] * 2))] == [None, 0.75]
     low = {name.partition("@")[0] for name, each in found.items() if each.lower_is_better}
     high = {name.partition("@")[0] for name, each in found.items() if not each.lower_is_better}
     assert (low, low & high) == (BETTER_LOW, set())
