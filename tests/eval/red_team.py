@@ -46,6 +46,7 @@ class Scene:
         drifted: with other hidden traits.
         others: other characters altogether.
         empty: nobody.
+        elsewhere: the character, to the end, in another place.
     """
 
     sentence: Sentence
@@ -53,6 +54,7 @@ class Scene:
     drifted: np.ndarray
     others: list[np.ndarray]
     empty: np.ndarray
+    elsewhere: np.ndarray
 
     @property
     def native(self) -> np.ndarray:
@@ -74,8 +76,11 @@ def scene(number: int) -> Scene:
     """The scene of a prompt."""
     rng = np.random.default_rng(number)
     shape, colour = SHAPES[number % 3], list(COLOURS)[number % len(COLOURS)]
-    sentence = Sentence(colour, shape, "walks", list(PLACES)[(number + number // len(COLOURS)) % len(PLACES)])
-    script = script_for(sentence, round(SECONDS * WORLD_FPS), number)
+    place, other = (list(PLACES)[(number + number // len(COLOURS) + step) % len(PLACES)] for step in (0, 1))
+    sentence = Sentence(colour, shape, "walks", place)
+    script, away = (
+        script_for(replace(sentence, place=one), round(SECONDS * WORLD_FPS), number) for one in (place, other)
+    )
     who = script.actors[0].character
     changed = replace(
         who,
@@ -88,13 +93,14 @@ def scene(number: int) -> Scene:
         if stranger.shape != shape and stranger.colour != colour:
             strangers.append(stranger)
 
-    def clip(character) -> np.ndarray:
+    def clip(character, places=script.places) -> np.ndarray:
         actors = (Actor(character, script.actors[0].cues),) if character else ()
-        frames = render(Script(script.places, actors, script.frames, script.camera))[:: WORLD_FPS // FPS]
+        frames = render(Script(places, actors, script.frames, script.camera))[:: WORLD_FPS // FPS]
         light = 1 - 0.12 * np.arange(len(frames)) / len(frames)  # the sun goes down: no second is quite like another
         return (frames * light[:, None, None, None]).astype(np.uint8)
 
-    return Scene(sentence, clip(who), clip(changed), [clip(other) for other in strangers], clip(None))
+    others = [clip(stranger) for stranger in strangers]
+    return Scene(sentence, clip(who), clip(changed), others, clip(None), clip(who, away.places))
 
 
 Cheat = Callable[[Scene], np.ndarray]
@@ -221,6 +227,7 @@ CHEATS: dict[str, tuple[Cheat, str]] = {
     "blank": (_blank, ""),
     "never shown": (lambda s: s.empty, ""),
     "back and forth": (_back_and_forth, "repetition"),
+    "never where it is told to go": (lambda s: s.elsewhere, "place as named"),
 }
 """Cheat: how it is made, and a guardrail that must name it; empty where drift is not lower to begin with."""
 
