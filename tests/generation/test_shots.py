@@ -111,11 +111,11 @@ def test_the_context_of_a_shot_holds_of_earlier_shots_what_memory_brings(
     laid: list[tuple[list[int], list[int], list[int], list[int]]] = []
     lay_out = KVCache._lay_out
 
-    def spy(cache: KVCache, sink, memory, local, tail) -> None:
+    def spy(cache: KVCache, sink, memory, local, tail, gained=None) -> None:
         frames = cache.frames
         brought = [frame for frame, _ in memory[0]] if memory else []
         laid.append(([frames[s] for s in sink], brought, [frames[s] for s in local], [frames[s] for s in tail]))
-        lay_out(cache, sink, memory, local, tail)
+        lay_out(cache, sink, memory, local, tail, gained)
 
     monkeypatch.setattr(KVCache, "_lay_out", spy)
     finished = make(rollout_of(transformer, sink_frames=2))
