@@ -73,7 +73,7 @@ def published(file: Path) -> list[KeptTraits]:
     with lzma.open(file, "rt", encoding="utf-8") as lines:
         takes = [take for take in map(json.loads, lines) if take["name"].startswith(f"{ARM}/")]
     return [
-        KeptTraits(**{name: kept[name] for name in names if name in kept})
+        KeptTraits(**{name: kept[name] for name in names})
         for take in takes
         for kept in take["measures"]["traits"]
         if kept["horizon_s"] == HORIZON_S

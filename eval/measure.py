@@ -259,12 +259,9 @@ def _traits(
             kept = [kept_traits(readings, seconds, end_s, traits, windows, named, rival) for _, end_s in spans]
             return [
                 measures.Traits(
-                    **{
-                        **asdict(each),
-                        "horizon_s": asked,
-                        "place_as_named": place_as_named(seen.places, said, seconds, end_s),
-                    },
+                    **{**asdict(each), "horizon_s": asked},
                     distinct_characters=distinct_characters(readings, seconds, end_s),
+                    place_as_named=place_as_named(seen.places, said, seconds, end_s),
                 )
                 for each, (asked, end_s) in zip(kept, spans, strict=True)
             ]

@@ -49,9 +49,10 @@ class Adherence:
 
 @dataclass(frozen=True)
 class Traits(KeptTraits):
-    """Traits at a horizon, and the number of characters seen up to it."""
+    """Traits at a horizon, and up to it the number of characters seen and the share of frames in the named place."""
 
     distinct_characters: int = field(kw_only=True)
+    place_as_named: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,6 @@ class KeptTraits:
         opening, last: values by trait.
         right_one: whether the last 5 s are more like the subject than the rival, in the traits in which the two differ;
             None if there is no rival, or no difference.
-        place_as_named: share of the frames up to the horizon that show the place named in their prompt, of those at
-            least 3 s after a prompt with another place; None if no prompt names a place that the oracle knows.
     """
 
     horizon_s: float
@@ -48,13 +46,14 @@ class KeptTraits:
     opening: dict[str, Trait]
     last: dict[str, Trait]
     right_one: bool | None = None
-    place_as_named: float | None = None
 
 
 def place_as_named(
     shown: Sequence[str | None], said: Sequence[tuple[float, str | None]], seconds: Floats, horizon_s: float
 ) -> float | None:
     """Share of frames that show the place their prompt names, 3 s or more after the place was first named.
+
+    None if no prompt names a place that the oracle knows.
 
     Args:
         shown: the place read in each frame; None if that isn't sure, which counts as not shown.
