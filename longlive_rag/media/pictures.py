@@ -367,7 +367,8 @@ def _draw_legend(
         (CACHE, "newest frames,", "still in the cache"),
     ]
     if context.memory_frames:
-        entries.append((GUARD, "recency guard: too much", "like now to teach anything"))
+        if context.recency_guard_frames:
+            entries.append((GUARD, "recency guard: too much", "like now to teach anything"))
         entries.append((FREE, "in memory: can be retrieved", f"(up to {context.memory_frames} a block)"))
     if gated:
         entries.append((KEPT_OUT, "kept out of memory: what", "it shows was there before"))

@@ -115,6 +115,12 @@ def test_memory_map_shows_the_regions():
     assert pixel_at(picture, timeline, block, done + 10) == FUTURE
 
 
+@pytest.mark.parametrize(("guard", "shown"), [(5, True), (0, False)])
+def test_memory_map_has_a_guard_only_where_there_is_one(guard, shown):
+    picture, _, _ = draw_map(context=ContextConfig(recency_guard_frames=guard))
+    assert (GUARD in {color for _, color in picture.getcolors(1 << 24)}) is shown
+
+
 def test_memory_map_draws_cues_as_lines():
     picture, timeline, _ = draw_map(cues=[CueMark(15.0625, "x")])
     x = round(_Axes(timeline, BOX).x(15.0625))
