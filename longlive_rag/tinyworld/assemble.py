@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +25,9 @@ UPSCALE = 6
 PROMPT_WEIGHT = 0.5  # in the key that memory is searched by; `longlive-rag eval retrieval` measures its benefit
 NEW_VIEW = 0.95  # chosen as described in docs/memory.md
 ESTABLISH_S = 8.0  # how much memory keeps of each new view; docs/drift.md reports its benefit
+LIKE_WORDS = 0.75  # as the settings below, docs/decisions/0008-sharper-where-nothing-changed.md
+POLICY = "varied"
+ATTENDED = {"memory_gain": 1.8, "first_gain": 0.8, "gain_above": 0.96, "recency_guard_frames": 0}
 KEPT = ("README.md",)
 
 
@@ -104,13 +107,15 @@ def assemble(
         text_encoder=model.text_encoder,
         tokenizer=model.tokenizer,
         encoder=encoder,
-        context=asdict(CONTEXT),
+        context=asdict(replace(CONTEXT, **ATTENDED)),
         sampler=asdict(SAMPLER),
         memory={
             "encoder": "mean_pool" if encoder is None else "autoencoder",
             "prompt_weight": PROMPT_WEIGHT,
             "establish": ESTABLISH_S,
             "new_view": NEW_VIEW,
+            "like_words": LIKE_WORDS,
+            "policy": POLICY,
         },
         output={"height": SIZE_PX, "width": SIZE_PX, "fps": FPS, "upscale": UPSCALE},
     )
