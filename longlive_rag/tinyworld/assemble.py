@@ -27,7 +27,7 @@ NEW_VIEW = 0.95  # chosen as described in docs/memory.md
 ESTABLISH_S = 8.0  # how much memory keeps of each new view; docs/drift.md reports its benefit
 LIKE_WORDS = 0.75  # as the settings below, docs/decisions/0008-sharper-where-nothing-changed.md
 POLICY = "varied"
-ATTENDED = {"memory_gain": 1.8, "first_gain": 0.8, "gain_above": 0.96, "recency_guard_frames": 0}
+RUN_WITH = replace(CONTEXT, memory_gain=1.8, first_gain=0.8, gain_above=0.96, recency_guard_frames=0)
 KEPT = ("README.md",)
 
 
@@ -107,7 +107,7 @@ def assemble(
         text_encoder=model.text_encoder,
         tokenizer=model.tokenizer,
         encoder=encoder,
-        context=asdict(replace(CONTEXT, **ATTENDED)),
+        context=asdict(RUN_WITH),
         sampler=asdict(SAMPLER),
         memory={
             "encoder": "mean_pool" if encoder is None else "autoencoder",
