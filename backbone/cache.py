@@ -180,11 +180,20 @@ class KVCache:
 
         self._lay_out(sink, memory, local, slots[-block:], gained)
 
+    def unseen(self) -> list[tuple[int, Tensor]]:
+        """The cached frames that are neither sink nor local to the block admitted last, oldest first.
+
+        Returns:
+            (frame number, page [2, layers, B, tokens, heads, head_dim]) of each; the pages are views.
+        """
+        slots = range(self.config.sink_frames, len(self.frames) - self.config.local_frames)
+        return [(self.frames[slot], self._pages[self._page_of_slot[slot]]) for slot in slots]
+
     def step_to(self, sigma: float) -> None:
         """Give memory's keys the gain of a noise level; they are laid out with that of noise alone."""
-        change: float | Tensor = self.config.gain_at(sigma) / self.config.gain_at(1.0)
+        change: float | Tensor = self._gain(sigma, True) / self._gain(1.0, True)
         if self._gained is not None:
-            change = torch.where(self._gained, change, 1.0)
+            change = torch.where(self._gained, change, self._gain(sigma, False) / self._gain(1.0, False))
         for keys, laid in zip(self._keys, self._laid_keys, strict=False):
             torch.mul(laid, change, out=keys[:, self._memory_tokens])
 
@@ -280,9 +289,9 @@ class KVCache:
         for take, pages in enumerate(memory):
             for place, (frame, page) in enumerate(pages, start=len(sink)):
                 position = 0 if self.config.rope == "relative" else frame - self.shot_start
-                gain = self.config.gain_at(1.0) if gained is None or gained[take][place - len(sink)] else 1.0
+                gain = self._gain(1.0, gained is None or gained[take][place - len(sink)])
                 self._lay_page(page[:, :, None], position, place, slice(take, take + 1), gain)
-        self._gained = None if gained is None else self._by_token(gained, max(counts))
+        self._gained = None if gained is None or not max(counts) else self._by_token(gained, max(counts))
         if self.config.first_gain is not None:
             self._laid_keys = [keys[:, self._memory_tokens].clone() for keys in self._keys]
         turned = self._rotation(tuple(self._position(slot) for slot in tail))
@@ -306,6 +315,11 @@ class KVCache:
         """What holds for each take's frames, for each token of `count` frames, [B, tokens, 1, 1]."""
         padded = torch.tensor([[*take, *[False] * (count - len(take))] for take in frames], device=self.shape.device)
         return padded.reshape(len(frames), -1).repeat_interleave(self.shape.tokens_per_frame, dim=1)[:, :, None, None]
+
+    def _gain(self, sigma: float, gained: bool) -> float:
+        """The factor on a remembered frame's keys; without the gain, it is never more than 1."""
+        gain = self.config.gain_at(sigma)
+        return gain if gained else min(gain, 1.0)
 
     def _position(self, slot: int) -> int:
         return slot if self.config.rope == "relative" else self.frames[slot] - self.shot_start

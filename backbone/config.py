@@ -30,7 +30,10 @@ class ContextConfig:
             and where, the others what it looks like.
         gain_above: these factors hold only for frames whose cosine similarity to the newest one is at least this; while
             the window holds frames of another prompt, for those made under the very words of the current one instead,
-            if prompts are part of what memory is searched by. Others keep the model's own attention. None: for all.
+            if prompts are part of what memory is searched by. Others have them where they are below 1. None: for all.
+        fill_from_window: under the first prompt of a shot, memory's spare places show the oldest frames that are in the
+            window, but not among the local ones, so that a block needn't wait for them to leave the window. After a cue
+            they would show what was before.
 
     Raises:
         FieldError: if the numbers don't fit together.
@@ -84,12 +87,21 @@ class ContextConfig:
             "--gain-above",
             "These factors hold only for frames at least this much like the newest one (cosine); while the window "
             "holds frames of another prompt, only for those made under the same words, so that a take goes where it is "
-            "told to. By default, for all.",
+            "told to. Others keep the model's own attention, or less where the factor is below 1. By default, for all.",
             at_least=-1,
             at_most=1,
             needs_memory=True,
         ),
     ] = None
+    fill_from_window: Annotated[
+        bool,
+        Knob(
+            "--fill-from-window",
+            "Under the first prompt of a shot, give memory's spare places to the oldest frames in the window that a "
+            "block wouldn't see, so that a character settles on its first seconds before they have left it.",
+            needs_memory=True,
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         check_knobs(self)

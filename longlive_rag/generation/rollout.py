@@ -33,6 +33,8 @@ from retrieval.store import LatentSpool
 
 PastLatents = Callable[[int, Sequence[int]], NDArray[np.float32]]
 """Maps (take of the batch, latent frames) to latents [N, C, h, w] float32."""
+Remembered = list[list[tuple[int, Tensor]]]
+"""For each take of the batch, (latent frame, page [2, layers, tokens, heads, head_dim]) of what a block remembers."""
 STEPS_OF_A_TRY = 1_000
 """Offset between the noise steps of successive tries at a block."""
 
@@ -400,7 +402,31 @@ class Rollout:
         frames = [selection.frames for selection in selections]
         if self._ranks is not None:
             self._ranks.check_agree(frames, "memory")
-        self._cache.assemble(self._pages.get(frames), self._gained(selections))
+        memory, gained = self._pages.get(frames), self._gained(selections)
+        if self._context.fill_from_window and self._is_first_prompt:
+            memory, gained = self._filled(memory, gained)
+        self._cache.assemble(memory, gained)
+
+    @property
+    def _is_first_prompt(self) -> bool:
+        """Whether the shot has had one prompt so far, so that its window shows nothing that was made under another."""
+        return self._prompted_at * self._context.frames_per_block == self._cache.shot_start
+
+    def _filled(
+        self, memory: Remembered, gained: list[list[bool]] | None
+    ) -> tuple[Remembered, list[list[bool]] | None]:
+        """Give memory's spare places to the oldest frames of the window that would go unseen; they have its gain."""
+        unseen = self._cache.unseen()
+        memory = memory or [[] for _ in range(self._batch_size)]
+        spare = [unseen[: self._context.memory_frames - len(remembered)] for remembered in memory]
+        filled = [
+            [*remembered, *((frame, page[:, :, take]) for frame, page in spare[take])]
+            for take, remembered in enumerate(memory)
+        ]
+        if self._context.gain_above is None:
+            return filled, None
+        gained = gained or [[] for _ in memory]
+        return filled, [[*each, *[True] * len(more)] for each, more in zip(gained, spare, strict=True)]
 
     def _gained(self, selections: tuple[Selection, ...]) -> list[list[bool]] | None:
         """Which of the frames that the next block remembers have memory's gain; None for all.

@@ -27,7 +27,9 @@ NEW_VIEW = 0.95  # chosen as described in docs/memory.md
 ESTABLISH_S = 8.0  # how much memory keeps of each new view; docs/drift.md reports its benefit
 LIKE_WORDS = 0.75  # docs/decisions/0008-sharper-where-nothing-changed.md says why, and why the two below
 POLICY = "varied"
-RUN_WITH = replace(CONTEXT, memory_gain=1.8, first_gain=0.8, gain_above=0.96, recency_guard_frames=0)
+RUN_WITH = replace(
+    CONTEXT, memory_gain=1.8, first_gain=0.8, gain_above=0.96, fill_from_window=True, recency_guard_frames=0
+)
 KEPT = ("README.md",)
 
 

@@ -87,6 +87,7 @@ def test_every_setting_reaches_the_request(command, backbone, fake_pipeline, tmp
         "--memory-gain": ("context", "memory_gain", 1.5),
         "--first-gain": ("context", "first_gain", 0.7),
         "--gain-above": ("context", "gain_above", 0.9),
+        "--fill-from-window": ("context", "fill_from_window", True),
         "--encoder": ("memory", "encoder", "mean_pool"),
         "--steps": ("sampler", "denoising_steps", [900, 300]),
         "--shift": ("sampler", "timestep_shift", 3.0),
@@ -95,7 +96,7 @@ def test_every_setting_reaches_the_request(command, backbone, fake_pipeline, tmp
         "--fps": ("output", "fps", 8),
         "--upscale": ("output", "upscale", 3),
     }
-    arguments = [word for flag, (*_, value) in settings.items() for word in (flag, value)]
+    arguments = [word for flag, (*_, value) in settings.items() for word in (flag, value) if word is not True]
     arguments[arguments.index([900, 300])] = "900,300"
     folder = tmp_path / "take"
     arguments += ["--seed", 9, "--seconds", 1, "--codec", "vp9", "--dtype", "bfloat16", "--device", "cpu"]

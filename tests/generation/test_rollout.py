@@ -535,6 +535,9 @@ def test_gain_above_is_for_frames_like_now_and_not_for_those_after_a_cue(transfo
     assert not torch.equal(like_now[10], everywhere[10])
     assert all(map(torch.equal, nowhere, own))
     assert not torch.equal(like_now[9], own[9])
+    less, everywhere_less = made(1.0, 0.5, 1.0), made(1.0, 0.5, None)
+    assert all(map(torch.equal, less, everywhere_less))  # a factor below 1 is for all frames
+    assert not torch.equal(less[9], own[9])
 
 
 def test_right_after_a_cue_gain_above_is_for_frames_of_the_same_words(
@@ -561,6 +564,36 @@ def test_right_after_a_cue_gain_above_is_for_frames_of_the_same_words(
     assert {frame < 18 for frame, _ in after_the_cue} == {True, False}
     assert all(on == (frame < 18) for frame, on in after_the_cue)
     assert all(on for _, on in given[16])
+
+
+@pytest.mark.parametrize("above", [None, 0.5])
+@pytest.mark.parametrize("cut", [False, True])
+def test_spare_places_of_memory_show_what_the_window_holds_of_a_shots_first_prompt(
+    transformer: CausalWanTransformer, monkeypatch: pytest.MonkeyPatch, above: float | None, cut: bool
+) -> None:
+    """A window of 12, of which 5 are local: others are seen as memory before they leave, but not after a cue."""
+    given: list[list[int]] = []
+    assemble = KVCache.assemble
+
+    def spy(cache: KVCache, memory=(), gained=None) -> None:
+        given.append([frame for frame, _ in memory[0]] if memory else [])
+        assert gained is None or (above is not None and len(gained[0]) == len(given[-1]))
+        assemble(cache, memory, gained)
+
+    monkeypatch.setattr(KVCache, "assemble", spy)
+    context = ContextConfig(recency_guard_frames=0, gain_above=above, fill_from_window=True)
+    rollout = Rollout(
+        transformer, context, SamplerConfig(), PhiloxNoise([21]), LATENT, encoder=MeanPoolEncoder(),
+        rules=RetrievalRules(prompt_weight=0.1, like_words=0.99),
+    )  # fmt: skip
+    for block in range(12):
+        if block in (0, 8):
+            rollout.direct(prompt(block), cut=cut and block > 0)
+        rollout.next_block()
+    assert given[:4] == [[], [], [1, 2, 3], [1, 2, 3, 4, 5, 6]]
+    assert sorted(given[5][:3]) == [1, 2, 3]  # they have left the window; the spare places are filled
+    assert all(len(frames) == len(set(frames)) == 6 for frames in given[3:8])
+    assert given[8:] == ([[], [], [25, 26, 27], [25, 26, 27, 28, 29, 30]] if cut else [[], [], [], []])
 
 
 def test_large_seeds_have_noise_of_their_own():

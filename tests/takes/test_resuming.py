@@ -154,11 +154,12 @@ CASES = {
     "native": {"memory": MemoryConfig(enabled=False)},
     "retried": {
         "cues": [(6.0, LATER)],
-        "context": ContextConfig(memory_gain=1.8, first_gain=0.8, gain_above=0.9),
+        "context": ContextConfig(memory_gain=1.8, first_gain=0.8, gain_above=0.9, fill_from_window=True),
         "memory": MemoryConfig(retry=2),
     },
     "looking ahead": {"cues": [(4.0, LATER)], "memory": MemoryConfig(policy="look-ahead", host_gib=8 * PAGE_GIB)},
     "shots": {
+        "context": ContextConfig(memory_gain=1.5, fill_from_window=True),
         "cues": [Cue(3.0, LATER, cut=True), Cue(4.0, PROMPT), Cue(6.0, PROMPT, cut=True)],
         "memory": MemoryConfig(establish=0.5, new_view=0.9995, prompt_weight=0.3, host_gib=12 * PAGE_GIB),
     },
