@@ -31,9 +31,9 @@ class ContextConfig:
         gain_above: these factors hold only for frames whose cosine similarity to the newest one is at least this; while
             the window holds frames of another prompt, for those made under the very words of the current one instead,
             if prompts are part of what memory is searched by. Others have them where they are below 1. None: for all.
-        fill_from_window: under the first prompt of a shot, memory's spare places show the oldest frames that are in the
-            window, but not among the local ones, so that a block needn't wait for them to leave the window. After a cue
-            they would show what was before.
+        fill_from_window: memory's spare places show the oldest frames that are in the window, but not among the local
+            ones, so that a block needn't wait for them to leave the window. After a cue, only frames made once half of
+            the window was under the new prompt: others still show what was before.
 
     Raises:
         FieldError: if the numbers don't fit together.
@@ -97,8 +97,8 @@ class ContextConfig:
         bool,
         Knob(
             "--fill-from-window",
-            "Under the first prompt of a shot, give memory's spare places to the oldest frames in the window that a "
-            "block wouldn't see, so that a character settles on its first seconds before they have left it.",
+            "Give memory's spare places to the oldest frames in the window that a block wouldn't see, so that a "
+            "character settles on its first seconds before they have left it.",
             needs_memory=True,
         ),
     ] = False

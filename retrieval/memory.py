@@ -103,9 +103,9 @@ class Memory:
             self._prompts.append((self._frames_done, finite(pooled_prompts(prompt_embeds))))
             if self._rules.like_words:
                 self._compare_words(token_units(prompt_embeds))
-            if 0 < self._shot_start == self._frames_done:
-                for number, take in enumerate(self._takes):
-                    take.introduce(self._shot_start, self._under_other_words(number))
+            begins_shot = self._shot_start == self._frames_done
+            for number, take in enumerate(self._takes):
+                take.introduce(self._frames_done, begins_shot, self._under_other_words(number))
 
     def begin_shot(self, embed_past: EmbedPast) -> None:
         """Begin a shot with the next frame: everything before it may be brought back, including sink and newest frames.
@@ -334,14 +334,17 @@ class _TakeMemory:
         self._sink_frames = min(self._sink_frames, first)
         return [frame for frame in range(self._sink_frames) if not self.holds(frame) and frame not in self._refused]
 
-    def introduce(self, first: int, other_words: Sequence[range]) -> None:
-        """Admit the new shot if its words are unlike those of everything in memory that is not excluded."""
+    def introduce(self, first: int, begins_shot: bool, other_words: Sequence[range]) -> None:
+        """Admit what a new prompt brings if its words are unlike those of everything in memory that is not excluded.
+
+        It holds from frame `first` on, and is admitted once it has settled; at once if it begins a shot.
+        """
         rules = self._rules
         if self._index is None or not rules.establish_frames:
             return
         held = [frame for frame in without(self._index.frames, rules.exclude, ()) if frame >= 0]
         if held and not without(held, other_words, ()):
-            self._gate.open(first, rules)
+            self._gate.open(first if begins_shot else first + rules.settle_frames, rules)
 
     def index_frames(
         self, frames: Sequence[int], embeddings: NDArray[np.float32], prompt_units: NDArray[np.float32] | None

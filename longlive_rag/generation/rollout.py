@@ -403,20 +403,24 @@ class Rollout:
         if self._ranks is not None:
             self._ranks.check_agree(frames, "memory")
         memory, gained = self._pages.get(frames), self._gained(selections)
-        if self._context.fill_from_window and self._is_first_prompt:
+        if self._context.fill_from_window:
             memory, gained = self._filled(memory, gained)
         self._cache.assemble(memory, gained)
 
     @property
-    def _is_first_prompt(self) -> bool:
-        """Whether the shot has had one prompt so far, so that its window shows nothing that was made under another."""
-        return self._prompted_at * self._context.frames_per_block == self._cache.shot_start
+    def _clean_from(self) -> int:
+        """The first frame with little in it of what was shown before the current prompt.
+
+        Half of the window that it was made from, or more, was made under this prompt, or there was none before.
+        """
+        since = self._prompted_at * self._context.frames_per_block
+        return since if since == self._cache.shot_start else since + self._context.window_frames // 2
 
     def _filled(
         self, memory: Remembered, gained: list[list[bool]] | None
     ) -> tuple[Remembered, list[list[bool]] | None]:
         """Give memory's spare places to the oldest frames of the window that would go unseen; they have its gain."""
-        unseen = self._cache.unseen()
+        unseen = [(frame, page) for frame, page in self._cache.unseen() if frame >= self._clean_from]
         memory = memory or [[] for _ in range(self._batch_size)]
         spare = [unseen[: self._context.memory_frames - len(remembered)] for remembered in memory]
         filled = [

@@ -568,10 +568,10 @@ def test_right_after_a_cue_gain_above_is_for_frames_of_the_same_words(
 
 @pytest.mark.parametrize("above", [None, 0.5])
 @pytest.mark.parametrize("cut", [False, True])
-def test_spare_places_of_memory_show_what_the_window_holds_of_a_shots_first_prompt(
+def test_spare_places_of_memory_show_what_the_window_holds_of_the_prompt(
     transformer: CausalWanTransformer, monkeypatch: pytest.MonkeyPatch, above: float | None, cut: bool
 ) -> None:
-    """A window of 12, of which 5 are local: others are seen as memory before they leave, but not after a cue."""
+    """A window of 12, of which 5 are local: memory shows others before they leave; after a cue, from the 7th on."""
     given: list[list[int]] = []
     assemble = KVCache.assemble
 
@@ -586,14 +586,16 @@ def test_spare_places_of_memory_show_what_the_window_holds_of_a_shots_first_prom
         transformer, context, SamplerConfig(), PhiloxNoise([21]), LATENT, encoder=MeanPoolEncoder(),
         rules=RetrievalRules(prompt_weight=0.1, like_words=0.99),
     )  # fmt: skip
-    for block in range(12):
+    for block in range(13):
         if block in (0, 8):
             rollout.direct(prompt(block), cut=cut and block > 0)
         rollout.next_block()
     assert given[:4] == [[], [], [1, 2, 3], [1, 2, 3, 4, 5, 6]]
     assert sorted(given[5][:3]) == [1, 2, 3]  # they have left the window; the spare places are filled
     assert all(len(frames) == len(set(frames)) == 6 for frames in given[3:8])
-    assert given[8:] == ([[], [], [25, 26, 27], [25, 26, 27, 28, 29, 30]] if cut else [[], [], [], []])
+    first = list(range(25, 31))
+    assert given[8:12] == ([[], [], first[:3], first] if cut else [[], [], [], [30]])
+    assert sorted(given[12]) == ([*range(28, 34)] if cut else [24, *range(30, 34)])  # 24 has left the window
 
 
 def test_large_seeds_have_noise_of_their_own():

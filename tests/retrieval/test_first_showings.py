@@ -337,8 +337,36 @@ def test_a_shot_under_quite_other_words_is_let_in_whatever_it_looks_like() -> No
     memory.begin_shot(lambda take, frames: kinds(8)[list(frames)])
     memory.prompt(same)  # by words that memory knows only what looks new opens it
     assert show(memory, kinds(8)) == []
-    memory.prompt(other)  # within a shot words alone open nothing
+    memory.prompt(other)  # within a shot as well
     assert show(memory, kinds(8)) == []
+
+
+def test_within_a_shot_other_words_let_in_what_they_bring_once_it_has_settled() -> None:
+    rules = replace(RULES, prompt_weight=0.5, like_words=0.5, settle_frames=3)
+    memory = memory_of(rules)
+    prompts = [torch.from_numpy(AXES[axis : axis + 1])[:, None] for axis in range(3)]
+    memory.prompt(prompts[0])
+    assert show(memory, kinds(8)) == [1, 2, 3, 4]
+    memory.prompt(prompts[1])
+    assert show(memory, kinds(8)) == [11, 12, 13, 14]  # all looks alike, so only the words can have opened it
+    memory.prompt(prompts[0])
+    assert show(memory, kinds(8)) == []
+    memory.prompt(prompts[1])
+    assert show(memory, kinds(8)) == []
+    memory.prompt(
+        prompts[2]
+    )  # withdrawn before it has settled: nothing under it has entered, so it is new the next time
+    assert show(memory, kinds(2)) == []
+    memory.prompt(prompts[0])
+    assert show(memory, kinds(3)) == []
+    memory.prompt(prompts[2])
+    assert show(memory, kinds(8)) == [40, 41, 42, 43]
+
+    unweighed = memory_of(replace(rules, like_words=0.0))
+    unweighed.prompt(prompts[0])
+    show(unweighed, kinds(8))
+    unweighed.prompt(prompts[1])
+    assert show(unweighed, kinds(8)) == []
 
 
 def no_past(take: int, frames) -> np.ndarray:
