@@ -154,7 +154,7 @@ class MemoryConfig:
         _search(
             "--like-words",
             "With --prompt-weight: only bring back frames whose prompt is at least this similar (MaxSim) to the "
-            "current one.",
+            "current one. With --establish: a prompt less similar to those of all that memory holds opens it.",
             **SHARE,
         ),
     ] = 0.5

@@ -27,7 +27,8 @@ class RetrievalRules:
         prompt_weight: w in the score (1 - w) cos(latents) + w cos(prompts).
         like_words: if prompts are part of the score, frames whose prompts are less like the current one than this
             (`words_alike`) are only brought back if pinned. Otherwise memory would still fill its places, and someone
-            called for the first time would turn into one of those who were there before.
+            called for the first time would turn into one of those who were there before. A prompt that is less like
+            those of all that memory holds opens it, if it keeps first showings.
         anchors: frames that show what is good.
         admit_above: a frame enters memory only if its cosine similarity to some anchor is at least this.
         diversity: d in maximal marginal relevance: each place goes to the frame with the largest
@@ -71,6 +72,9 @@ class FirstShowings:
     window's length) before it. Its first frames are not yet clean: they were made from a window that still showed the
     previous view, and mix the two. So a view is admitted once it has settled, the same number of frames later; the
     first frame of a shot, which has no previous view, at once.
+
+    Views may look alike to the encoder though they show somebody else. Words tell: `open` admits what a new prompt
+    brings whatever it looks like, once it has settled, too.
 
     How far apart two views are depends on the encoder, the backbone and the story, but a take itself shows it: while
     the gate is open, each frame's distance from everything admitted before is a *step* within a view. Unless
