@@ -170,7 +170,9 @@ def _draw(found: Found, title: str, path: Path) -> None:
     tiles = []
     for hit in found.hits:
         video = hit.take.folder / hit.take.record.video.file
-        (picture,) = read_frames(video, hit.shown, hit.shown + 1)
+        picture = next(read_frames(video, hit.shown, hit.shown + 1), None)
+        if picture is None:
+            raise ValueError(f"{video} has no frame {hit.shown}; without -o, what was found is listed")
         words = f"{hit.similarity:.2f}  {hit.prompt}"
         where = f"{hit.take.folder.name} {timecode(hit.shown / hit.take.fps)}"
         tiles.append((Image.fromarray(picture), where, words))

@@ -430,7 +430,7 @@ def copy_frames(
     """
     with open_video(source) as container:
         stream = container.streams.video[0]
-        every = _ticks_per_frame(stream)
+        every = ticks_per_frame(stream)
         packets = islice((packet for packet in container.demux(stream) if packet.size), frames.start, frames.stop)
         first = next(packets, None)
         if first is None or not first.is_keyframe:
@@ -487,15 +487,24 @@ def _groups(container: Any) -> Iterator[tuple[int, list[av.Packet]]]:
 def _numbered(container: Any, start: int) -> Iterator[tuple[int, Any]]:
     """Decode frames from the keyframe before `start` on, with their numbers."""
     stream = container.streams.video[0]
-    every = _ticks_per_frame(stream)
+    every = ticks_per_frame(stream)
     if start:
         container.seek(start * every, stream=stream)
     for frame in container.decode(stream):
         yield round(frame.pts / every), frame
 
 
-def _ticks_per_frame(stream: Any) -> int:
-    return round(1 / (stream.average_rate * stream.time_base))
+def ticks_per_frame(stream: Any) -> int:
+    """Duration of a frame of a stream of constant rate, in units of its time base.
+
+    Raises:
+        ValueError: if the stream states none, as in a damaged file.
+    """
+    rate, base = stream.average_rate, stream.time_base
+    ticks = round(1 / (rate * base)) if rate and base else 0
+    if ticks < 1:
+        raise ValueError(f"{stream.container.name or 'the video'} can't be read as a video: it states no frame rate")
+    return ticks
 
 
 def open_video(path: str | os.PathLike[str]) -> Any:

@@ -14,6 +14,7 @@ from typing import IO, Any, Protocol
 import av
 
 from longlive_rag.media.segments import Packet, split_fragments, stamp_of, wrapped
+from longlive_rag.media.video import ticks_per_frame
 from longlive_rag.takes.folder import NEWEST
 from longlive_rag.timeline import Timeline
 from retrieval.files import check_plain, open_plain
@@ -109,7 +110,7 @@ def _packets(container: Any, stream: Any) -> Iterator[Packet]:
 
 
 def _packets_between(container: Any, stream: Any, frames: range, seek: bool) -> list[Packet]:
-    every = round(1 / (stream.average_rate * stream.time_base))
+    every = ticks_per_frame(stream)
     if seek and frames.start:
         container.seek(frames.start * every, stream=stream)
     found = []

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fakes import SIZE, fill_disk, frames_of
 
-from longlive_rag.media.video import CODECS, VideoWriter, count_frames, read_frames
+from longlive_rag.media.video import CODECS, VideoWriter, copy_frames, count_frames, read_frames
 
 
 def write(path, blocks, **settings):
@@ -34,6 +34,22 @@ def test_every_frame_arrives_at_a_constant_rate(tmp_path, codec):
         assert float(stream.duration * stream.time_base) == 40 / 16
         assert {p.duration * p.time_base * 16 for p in container.demux(stream) if p.size} == {1}
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_damaged_video_that_states_no_frame_rate_is_refused(tmp_path):
+    path = write(tmp_path / "v.mp4", [range(20)])
+    data = bytearray(path.read_bytes())
+    times = data.find(b"stts") + 12  # pairs of (number of frames, ticks of each)
+    data[times + 4 : times + 8] = bytes(4)
+    path.write_bytes(data)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate is None
+    for start in (0, 3):
+        with pytest.raises(ValueError, match=r"v\.mp4 can't be read as a video: it states no frame rate"):
+            list(read_frames(path, start))
+    with pytest.raises(ValueError, match="states no frame rate"):
+        copy_frames(path, tmp_path / "copy.mp4", range(4), {})
+    assert not (tmp_path / "copy.mp4").exists()
 
 
 def test_index_is_in_front_when_finished(tmp_path):
