@@ -29,7 +29,7 @@ from longlive_rag.media.charts import (
     new_chart,
     series_color,
 )
-from longlive_rag.media.video import read_frames
+from longlive_rag.media.video import read_frame
 from longlive_rag.takes.folder import VIDEO
 from longlive_rag.takes.record import read_record
 
@@ -208,7 +208,7 @@ def endings(rows: Mapping[str, Sequence[NDArray[np.uint8]]], tile_px: int = ENDI
 def frame_before(take: Path, second: float) -> NDArray[np.uint8]:
     """Read the frame [H, W, 3] of a take shown right before a second, decoding only what is needed for it."""
     number = max(0, round(second * read_record(take).video.fps) - 1)
-    return next(read_frames(take / VIDEO, number, number + 1))
+    return read_frame(take / VIDEO, number)
 
 
 def frames_at(path: Path, seconds: Sequence[float]) -> list[NDArray[np.uint8]]:

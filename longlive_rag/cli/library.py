@@ -163,19 +163,16 @@ def _draw(found: Found, title: str, path: Path) -> None:
     from PIL import Image
 
     from longlive_rag.media.pictures import found_sheet, timecode
-    from longlive_rag.media.video import read_frames
+    from longlive_rag.media.video import read_frame
     from longlive_rag.rights.provenance import DIGITAL_SOURCE
     from longlive_rag.takes.export import save_picture
 
     tiles = []
     for hit in found.hits:
         video = hit.take.folder / hit.take.record.video.file
-        picture = next(read_frames(video, hit.shown, hit.shown + 1), None)
-        if picture is None:
-            raise ValueError(f"{video} has no frame {hit.shown}; without -o, what was found is listed")
         words = f"{hit.similarity:.2f}  {hit.prompt}"
         where = f"{hit.take.folder.name} {timecode(hit.shown / hit.take.fps)}"
-        tiles.append((Image.fromarray(picture), where, words))
+        tiles.append((Image.fromarray(read_frame(video, hit.shown)), where, words))
     facts = {
         "generated_by_ai": True,
         "digital_source_type": DIGITAL_SOURCE,

@@ -420,6 +420,18 @@ def read_frames(path: str | os.PathLike[str], start: int = 0, stop: int | None =
         yield from _within(_numbered(container, 0), start, stop)
 
 
+def read_frame(path: str | os.PathLike[str], number: int) -> np.ndarray:
+    """Read one frame of a video file of constant rate, [H, W, 3] uint8 RGB, decoding only what is needed for it.
+
+    Raises:
+        ValueError, OSError: if the file can't be read or has no such frame.
+    """
+    frame = next(read_frames(path, number, number + 1), None)
+    if frame is None:
+        raise ValueError(f"{path} has no frame {number}")
+    return frame
+
+
 def copy_frames(
     source: str | os.PathLike[str], target: str | os.PathLike[str], frames: range, tags: Mapping[str, str]
 ) -> bool:
@@ -503,7 +515,7 @@ def ticks_per_frame(stream: Any) -> int:
     rate, base = stream.average_rate, stream.time_base
     ticks = round(1 / (rate * base)) if rate and base else 0
     if ticks < 1:
-        raise ValueError(f"{stream.container.name or 'the video'} can't be read as a video: it states no frame rate")
+        raise ValueError(f"{stream.container.name} can't be read as a video: it states no frame rate")
     return ticks
 
 

@@ -304,10 +304,9 @@ def _thumbnail(file: Path) -> bytes:
     """A frame from the middle of a video, as JPEG."""
     from PIL import Image
 
-    from longlive_rag.media.video import count_frames, read_frames
+    from longlive_rag.media.video import count_frames, read_frame
 
-    middle = count_frames(file) // 2
-    picture = Image.fromarray(next(iter(read_frames(file, middle, middle + 1))))
+    picture = Image.fromarray(read_frame(file, count_frames(file) // 2))
     picture.thumbnail((THUMBNAIL_WIDTH, THUMBNAIL_WIDTH))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)

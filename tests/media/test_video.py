@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fakes import SIZE, fill_disk, frames_of
 
-from longlive_rag.media.video import CODECS, VideoWriter, copy_frames, count_frames, read_frames
+from longlive_rag.media.video import CODECS, VideoWriter, copy_frames, count_frames, read_frame, read_frames
 
 
 def write(path, blocks, **settings):
@@ -50,6 +50,14 @@ def test_a_damaged_video_that_states_no_frame_rate_is_refused(tmp_path):
     with pytest.raises(ValueError, match="states no frame rate"):
         copy_frames(path, tmp_path / "copy.mp4", range(4), {})
     assert not (tmp_path / "copy.mp4").exists()
+
+
+def test_one_frame_is_read_or_there_is_none(tmp_path):
+    path = write(tmp_path / "v.mp4", [range(20)])
+    for number, frame in enumerate(read_frames(path)):
+        assert np.array_equal(read_frame(path, number), frame)
+    with pytest.raises(ValueError, match=r"v\.mp4 has no frame 20"):
+        read_frame(path, 20)
 
 
 def test_index_is_in_front_when_finished(tmp_path):
