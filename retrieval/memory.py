@@ -136,6 +136,10 @@ class Memory:
         """Whether a frame has entered the memory of a take of the batch."""
         return bool(self._takes) and self._takes[number].holds(frame)
 
+    def unbarred(self, number: int, frames: Sequence[int]) -> Sequence[int]:
+        """Those of a take's finished frames that are neither excluded nor refused by its anchors."""
+        return self._takes[number].unbarred(frames)
+
     def entered(self) -> tuple[tuple[int, ...], ...]:
         """For each take, the frames that have entered since the last call."""
         return tuple(take.entered() for take in self._takes)
@@ -372,6 +376,9 @@ class _TakeMemory:
     def holds(self, frame: int) -> bool:
         return self._index is not None and frame in self._index
 
+    def unbarred(self, frames: Sequence[int]) -> Sequence[int]:
+        return without(frames, self._rules.exclude, self._refused)
+
     def entered(self) -> tuple[int, ...]:
         """The frames that have entered since the last call."""
         entered, self._entered = tuple(self._entered), []
@@ -422,7 +429,7 @@ class _TakeMemory:
         if not candidates:
             return []
         rules, index, query = self._rules, self._index_here(), self._query(prompt, ahead)
-        allowed = without(candidates, rules.exclude, self._refused)
+        allowed = self.unbarred(candidates)
         pins = pinned_among(allowed, rules.pin)
         if query is None:
             kept = evenly_spaced(pins, min(limit, pinned_places(limit)))

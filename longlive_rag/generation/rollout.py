@@ -420,11 +420,17 @@ class Rollout:
         self, memory: Remembered, gained: list[list[bool]] | None
     ) -> tuple[Remembered, list[list[bool]] | None]:
         """Give memory's spare places to the oldest frames of the window that would go unseen; they have its gain."""
-        unseen = [(frame, page) for frame, page in self._cache.unseen() if frame >= self._clean_from]
+        first = self._clean_from
+        unseen = {frame: page for frame, page in self._cache.unseen() if frame >= first}
+        if self._memory is None or not unseen:
+            return memory, gained
         memory = memory or [[] for _ in range(self._batch_size)]
-        spare = [unseen[: self._context.memory_frames - len(remembered)] for remembered in memory]
+        spare = [
+            self._memory.unbarred(take, list(unseen))[: self._context.memory_frames - len(remembered)]
+            for take, remembered in enumerate(memory)
+        ]
         filled = [
-            [*remembered, *((frame, page[:, :, take]) for frame, page in spare[take])]
+            [*remembered, *((frame, unseen[frame][:, :, take]) for frame in spare[take])]
             for take, remembered in enumerate(memory)
         ]
         if self._context.gain_above is None:

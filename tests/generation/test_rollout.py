@@ -598,6 +598,31 @@ def test_spare_places_of_memory_show_what_the_window_holds_of_the_prompt(
     assert sorted(given[12]) == ([*range(28, 34)] if cut else [24, *range(30, 34)])  # 24 has left the window
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_spare_places_do_not_show_what_is_excluded(
+    transformer: CausalWanTransformer, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    given: list[list[int]] = []
+    assemble = KVCache.assemble
+
+    def spy(cache: KVCache, memory=(), gained=None) -> None:
+        given.append([frame for frame, _ in memory[0]] if memory else [])
+        assemble(cache, memory, gained)
+
+    monkeypatch.setattr(KVCache, "assemble", spy)
+    rules = RetrievalRules(exclude=(range(2, 5),))
+    rollout = Rollout(
+        transformer, ContextConfig(recency_guard_frames=0, fill_from_window=True), SamplerConfig(), PhiloxNoise([21]),
+        LATENT, encoder=MeanPoolEncoder(), rules=RetrievalRules() if late else rules,
+    )  # fmt: skip
+    rollout.direct(prompt(0))
+    for block in range(5):
+        if late and block == 3:
+            rollout.steer(rules)
+        rollout.next_block()
+    assert given == [[], [], [1, 2, 3] if late else [1], [1, 5, 6], [5, 6, 7, 8, 9]]
+
+
 def test_large_seeds_have_noise_of_their_own():
     one, other = (PhiloxNoise([seed])(0, 0, (8,)) for seed in (2**63 + 1, 2**63 + 2))
     assert not torch.equal(one, other)
