@@ -499,6 +499,27 @@ def test_cue_that_is_moved_stays_where_it_was_dropped_and_follows_the_keys_befor
     expect(button(page, "Extend")).to_be_enabled()
 
 
+def test_next_direction_is_not_emptied_by_the_answer_to_the_one_before(page: Any) -> None:
+    asked = list[Any]()
+    begin(page, "a red circle stands in a meadow", 20, "1 block ahead")
+    button(page, "Pause").click()
+    page.route("**/commands", lambda route: asked.append(route))
+    words, at = (page.get_by_role("textbox", name=name, exact=True) for name in ("Direction", "Takes over at"))
+    words.fill("a red circle jumps in a meadow")
+    at.fill("0:06")
+    with page.expect_request("**/commands"):
+        button(page, "Direct").click()
+    words.fill("a red circle turns in a meadow")
+    asked[0].continue_()
+    expect(at).to_have_value("")
+    expect(words).to_have_value("a red circle turns in a meadow")
+    page.unroute_all()
+    button(page, "Direct").click()
+    expect(words).to_have_value("")
+    button(page, "Stop").click()
+    expect(button(page, "Extend")).to_be_enabled()
+
+
 def test_cue_stays_under_the_pointer_when_another_one_has_been_moved(page: Any, held: Any) -> None:
     cues, handles = held(lambda _: False), page.locator("studio-timeline .handle")
     begin(page, "a red circle stands in a meadow", 20, "1 block ahead")

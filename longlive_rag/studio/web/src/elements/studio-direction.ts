@@ -79,6 +79,16 @@ export class StudioDirection extends StudioElement {
     this.typed = (event.target as HTMLInputElement).value;
   }
 
+  /** Empties the fields that still hold what was sent: the director may be typing the next direction by now. */
+  private empty(form: HTMLFormElement, sent: Map<string, string>): void {
+    for (const input of form.querySelectorAll("input")) {
+      if (input.value !== sent.get(input.name)) continue;
+      if (input.type === "checkbox") input.checked = false;
+      else input.value = "";
+    }
+    this.typed = form.querySelector<HTMLInputElement>("[name=prompt]")!.value;
+  }
+
   private async direct(event: SubmitEvent): Promise<void> {
     event.preventDefault();
     const form = event.target as HTMLFormElement;
@@ -92,10 +102,8 @@ export class StudioDirection extends StudioElement {
     const refuse = (message: string) => store.alert(message, { about: "direct" });
     store.triedAgain("direct");
     if (when && at === null) return refuse(`“${when}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);
-    const done = () => {
-      form.reset();
-      this.typed = "";
-    };
+    const sent = new Map([...fields].map(([name, value]) => [name, String(value)]));
+    const done = () => this.empty(form, sent);
     if (take.status !== "live") {
       if (at !== null && at > take.made_seconds) {
         return refuse(`“${when}” is past what is made; name a moment up to ${clock(take.made_seconds)}`);
