@@ -49,9 +49,11 @@ def page(known: KnownBackbone, folder: Path) -> str:
 
 
 def _settings(values: dict[str, Any], ours: Iterable[str]) -> list[str]:
-    """Format fields and values in words, with a star on our own."""
+    """Format fields and values in words, with a star on our own; what is unset or off goes unsaid."""
     said = []
     for name, value in values.items():
+        if value is None or value is False:
+            continue
         words = "positions" if name == "rope" else name.replace("_", " ")
         shown = " ".join(f"{each:g}" for each in value) if isinstance(value, tuple) else value
         star = "*" if name in ours else ""
