@@ -38,7 +38,8 @@ from longlive_rag.generation.directions import (
 from longlive_rag.generation.download import Download
 from longlive_rag.generation.in_step import room_on_all
 from longlive_rag.generation.noise import NoiseSource, PhiloxNoise, PolicySeeds, TakeSeeds
-from longlive_rag.generation.rollout import RememberedFrames, Rollout
+from longlive_rag.generation.rollout import Rollout
+from longlive_rag.generation.rollout_memory import RememberedFrames
 from longlive_rag.generation.stopwatch import Stopwatch
 from longlive_rag.presets.embeddings import stacked
 from longlive_rag.presets.geometry import backbone_id, check_encoder, check_latents, check_positions, check_size

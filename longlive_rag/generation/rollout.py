@@ -20,40 +20,18 @@ from backbone.sampler import add_noise, predict_x0
 from backbone.transformer import CausalWanTransformer, TextContext
 from longlive_rag.generation.block import NotFiniteError
 from longlive_rag.generation.noise import NoiseSource
+from longlive_rag.generation.rollout_memory import PastFrames, PastLatents, RememberedFrames, RolloutMemory
 from longlive_rag.generation.stopwatch import Lap, Stopwatch
-from longlive_rag.rights.records import FileRights
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import LatentEncoder
 from retrieval.index import NotFiniteEmbeddingError
-from retrieval.memory import Choose, Memory, PolicySeeds
-from retrieval.pages import PageCache, PageShape, PagesHeld
+from retrieval.memory import Choose, PolicySeeds
+from retrieval.pages import PagesHeld
 from retrieval.policy import RetrievalRules
 from retrieval.selection import Selection
-from retrieval.store import LatentSpool
 
-PastLatents = Callable[[int, Sequence[int]], NDArray[np.float32]]
-"""Maps (take of the batch, latent frames) to latents [N, C, h, w] float32."""
-Remembered = list[list[tuple[int, Tensor]]]
-"""For each take of the batch, (latent frame, page [2, layers, tokens, heads, head_dim]) of what a block remembers."""
 STEPS_OF_A_TRY = 1_000
 """Offset between the noise steps of successive tries at a block."""
-
-
-@dataclass(frozen=True)
-class RememberedFrames:
-    """Frames of other takes.
-
-    Attributes:
-        latents: [N, C, h, w] float32, on the host.
-        prompt_units: [N, text_dim], the output of `pooled_prompts` for the frames' prompts; None if prompts are not
-            part of the search.
-        files: the weight files that they were made from; if there are none, what the frames may be used for is not
-            known.
-    """
-
-    latents: NDArray[np.float32]
-    prompt_units: NDArray[np.float32] | None = None
-    files: tuple[FileRights, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,7 +137,6 @@ class Rollout:
             raise FieldError("memory_frames", context.memory_frames, shown=shown)
         self._transformer = transformer
         self._ranks = transformer.ranks
-        self._encoder = encoder
         self._context = context
         self._sampler = sampler
         self._noise = noise
@@ -169,20 +146,24 @@ class Rollout:
         self._dtype = transformer.patch_embedding.weight.dtype
         self._start = None if start is None else start.to(self._device, torch.float32)
         self._cache = KVCache(context, self._cache_shape())
-        self._past = past
-        self._remembered = remembered
-        self._spool: LatentSpool | None = None
-        self._memory: Memory | None = None
-        if encoder is not None and context.memory_frames:
-            self._memory = self._new_memory(encoder, rules, choose, policy_seeds)
-            self._pages = self._new_pages(budgets or PageBudgets(), past_pages)
-            if self._past is None:
-                self._spool = LatentSpool()
-                self._past = self._spool.latents
-        self._foreseen: tuple[Selection, ...] | None = None
-        self._selected: tuple[Selection, ...] = ()  # of the last block
+        self._past = PastFrames(past, remembered) if past is not None or context.memory_frames else None
+        self._memory: RolloutMemory | None = None
+        if encoder is not None and self._past is not None and context.memory_frames:
+            self._memory = RolloutMemory(
+                self._cache,
+                context,
+                encoder,
+                self._past,
+                self._remake_pages,
+                may_look_ahead=len(sampler.sigmas) > 1,  # with one step, the first estimate is the result
+                ranks=self._ranks,
+                rules=rules,
+                budgets=budgets or PageBudgets(),
+                past_pages=past_pages,
+                choose=choose,
+                policy_seeds=policy_seeds,
+            )
         self._retries = rules.retries if rules else 0
-        self._prompted_at = 0  # the block at which the current prompt took over
         self._recent: deque[Tensor] = deque(maxlen=context.window_frames)  # clean latent frames [B, C, h, w]
         self._text: TextContext | None = None
         self._stopwatch = Stopwatch(self._device)
@@ -205,7 +186,9 @@ class Rollout:
         """
         if cut:
             self._commit()
-            self._leave(self._begin_shot())
+            leaving = self._begin_shot()
+            if self._memory:
+                self._memory.leave(leaving)
         with self._stopwatch.stage("recache"), self._blaming_the_model():
             self._take_prompt(prompt_embeds)
             if self._blocks_done and not cut:
@@ -215,9 +198,7 @@ class Rollout:
     def steer(self, rules: RetrievalRules) -> None:
         """Pin, exclude and admit frames by `rules` from the next block on; no effect without memory."""
         if self._memory:
-            self._memory.steer(rules, self._embed_past)
-            self._foreseen = None
-            self._selected = tuple(selection.without(rules.exclude) for selection in self._selected)
+            self._memory.steer(rules)
 
     @torch.no_grad()
     def next_block(self) -> FinishedBlock:
@@ -229,7 +210,7 @@ class Rollout:
         block, watch = self._blocks_done, self._stopwatch
         self._commit()
         with watch.stage("retrieve"):
-            selections = self._retrieve(block)
+            selections = self._memory.retrieve(block) if self._memory else ()
         with watch.stage("assemble"):
             self._assemble(selections)
         with watch.stage("denoise"), self._blaming_the_model():
@@ -237,7 +218,7 @@ class Rollout:
             latents, selections = self._retried(block, latents, selections)
         latents = latents if self._ranks is None else self._ranks.same(latents)
         with watch.stage("encode"), self._blaming_the_model():
-            embeddings = self._remember(latents)
+            embeddings = self._memory.add(latents) if self._memory else None
         entered = self._memory.entered() if self._memory else None
         self._finish(latents, selections)
         return FinishedBlock(block, latents, embeddings, selections, entered, watch.lap())
@@ -255,13 +236,13 @@ class Rollout:
             embeddings: [B, T, D]; None without memory.
             selections: what the block retrieved.
         """
+        block = self._blocks_done
         self._commit()
         with self._stopwatch.stage("assemble"):
-            if self._looks_ahead:
-                self._assemble(self._selected)
-                self._lay_out(selections)
-            else:
-                self._assemble(selections)
+            begun = self._memory.retrieve(block) if self._memory and self._memory.looks_ahead else selections
+            self._assemble(begun)
+            if self._memory and begun is not selections:
+                self._memory.lay_out(block, selections)
             self._cache.step_to(self._sampler.sigmas[-1])
         self._recall(latents, embeddings)
         self._finish(latents.to(self._device), selections)
@@ -286,7 +267,8 @@ class Rollout:
             self._take_prompt(prompt_embeds)
         self._recall(latents, embeddings)
         self._recent.extend(latents.to(self._device).unbind(1))
-        self._selected = selections
+        if self._memory:
+            self._memory.keep_selected(selections)
         self._blocks_done += 1
 
     @torch.no_grad()
@@ -297,14 +279,14 @@ class Rollout:
             known: serials of pages that are stored elsewhere; their tensors are left out.
         """
         self._commit()
-        pages = self._pages.contents(known) if self._memory else None
+        pages = self._memory.contents(known) if self._memory else None
         state = RolloutState(self._blocks_done, tuple(self._cache.frames), self._cache.pages().cpu(), pages)
         return state if self._ranks is None else state.each_tensor(self._ranks.whole_heads)
 
     def state_bytes(self, take: int, known: Collection[int] = ()) -> int:
         """Bytes of the tensors in a take's `state`, without making it; a page in both tiers counts twice."""
         window = len(self._cache.frames) * math.prod(self._cache.shape.page) * self._dtype.itemsize // self._batch_size
-        own = window + (self._pages.bytes_of(take, known) if self._memory else 0)
+        own = window + (self._memory.bytes_of(take, known) if self._memory else 0)
         return own if self._ranks is None else own * self._ranks.size  # `state` has the heads of all ranks
 
     def restore(self, state: RolloutState) -> None:
@@ -318,8 +300,7 @@ class Rollout:
         state = state if self._ranks is None else state.each_tensor(self._ranks.own_heads)
         self._cache.restore(state.cache_frames, state.cache_pages, self._frames_done)
         if self._memory is not None and state.pages is not None:
-            self._pages.restore(state.pages)
-            self._foreseen = self._memory.retrieve(state.blocks) if self._foresees else None
+            self._memory.restore(state.pages, state.blocks)
 
     @torch.no_grad()
     def rebuild(self) -> None:
@@ -334,21 +315,12 @@ class Rollout:
         self._cache.restore(frames, torch.stack(takes, dim=3), done)
 
     @property
-    def _looks_ahead(self) -> bool:
-        """Whether a block retrieves by its own first estimate; one-step samplers have no estimate before the result."""
-        return self._memory is not None and self._memory.looks_ahead and len(self._sampler.sigmas) > 1
-
-    @property
-    def _foresees(self) -> bool:
-        return self._memory is not None and self._memory.can_foresee and not self._looks_ahead
-
-    @property
     def _frames_done(self) -> int:
         return self._blocks_done * self._context.frames_per_block
 
     def page_counters(self) -> PageCounters | None:
         """Counters of the page cache; None without memory."""
-        return self._pages.counters() if self._memory else None
+        return self._memory.counters() if self._memory else None
 
     @contextmanager
     def _blaming_the_model(self) -> Iterator[None]:
@@ -363,122 +335,36 @@ class Rollout:
     @torch.no_grad()
     def _take_prompt(self, prompt_embeds: Tensor) -> None:
         self._text = self._transformer.encode_text(prompt_embeds.to(self._device, self._dtype))
-        self._prompted_at = self._blocks_done
         if self._memory:
-            self._memory.prompt(prompt_embeds)
-            self._pages.prompt_changed()
-            self._foreseen = None
-
-    def _retrieve(self, block: int) -> tuple[Selection, ...]:
-        """The selections the block begins with; if it looks ahead, those of the last block."""
-        if self._memory is None:
-            return ()
-        if self._looks_ahead:
-            return self._selected
-        return self._memory.retrieve(block) if self._foreseen is None else self._foreseen
+            self._memory.prompt(prompt_embeds, self._blocks_done)
 
     def _assemble(self, selections: tuple[Selection, ...]) -> None:
         leaving = self._cache.admit(self._context.frames_per_block)
         if self._memory is None:
             self._cache.assemble()
             return
-        self._lay_out(selections)
-        self._leave(leaving)
-
-    def _leave(self, leaving: Sequence[tuple[int, Tensor]]) -> None:
-        """Keep pages that leave the window if memory may bring their frames back."""
-        if self._memory is None:
-            return
-        for frame, page in leaving:
-            self._pages.put(frame, page, [take for take in range(self._batch_size) if self._memory.holds(take, frame)])
+        self._memory.lay_out(self._blocks_done, selections)
+        self._memory.leave(leaving)
 
     def _begin_shot(self) -> list[tuple[int, Tensor]]:
         """Empty the window and return what leaves it."""
         if self._memory:
-            self._memory.begin_shot(self._embed_past)
+            self._memory.begin_shot()
         return self._cache.begin_shot(self._frames_done)
 
-    def _lay_out(self, selections: tuple[Selection, ...]) -> None:
-        frames = [selection.frames for selection in selections]
-        if self._ranks is not None:
-            self._ranks.check_agree(frames, "memory")
-        memory, gained = self._pages.get(frames), self._gained(selections)
-        if self._context.fill_from_window:
-            memory, gained = self._filled(memory, gained)
-        self._cache.assemble(memory, gained)
-
-    @property
-    def _clean_from(self) -> int:
-        """The first frame with little in it of what was shown before the current prompt.
-
-        Half of the window that it was made from, or more, was made under this prompt, or there was none before.
-        """
-        since = self._prompted_at * self._context.frames_per_block
-        return since if since == self._cache.shot_start else since + self._context.window_frames // 2
-
-    def _filled(
-        self, memory: Remembered, gained: list[list[bool]] | None
-    ) -> tuple[Remembered, list[list[bool]] | None]:
-        """Give memory's spare places to the oldest frames of the window that would go unseen; they have its gain."""
-        first = self._clean_from
-        unseen = {frame: page for frame, page in self._cache.unseen() if frame >= first}
-        if self._memory is None or not unseen:
-            return memory, gained
-        memory = memory or [[] for _ in range(self._batch_size)]
-        spare = [
-            self._memory.unbarred(take, list(unseen))[: self._context.memory_frames - len(remembered)]
-            for take, remembered in enumerate(memory)
-        ]
-        filled = [
-            [*remembered, *((frame, unseen[frame][:, :, take]) for frame in spare[take])]
-            for take, remembered in enumerate(memory)
-        ]
-        if self._context.gain_above is None:
-            return filled, None
-        gained = gained or [[] for _ in memory]
-        return filled, [[*each, *[True] * len(more)] for each, more in zip(gained, spare, strict=True)]
-
-    def _gained(self, selections: tuple[Selection, ...]) -> list[list[bool]] | None:
-        """Which of the frames that the next block remembers have memory's gain; None for all.
-
-        With `gain_above`, those that look like the newest frame; while the window holds frames of another prompt, when
-        the block may have to show something new, those that were made under the very words of the current one.
-        """
-        above = self._context.gain_above
-        if above is None or self._memory is None or not selections:
-            return None
-        if self._is_settled(self._blocks_done):
-            return [[likeness >= above for likeness in selection.similarities] for selection in selections]
-        return [self._memory.under_these_words(take, each.frames) for take, each in enumerate(selections)]
-
-    def _is_settled(self, block: int) -> bool:
-        """Whether the window of a block holds no frames of another prompt."""
-        since = (block - self._prompted_at) * self._context.frames_per_block
-        return since >= self._context.window_frames
-
-    def _remember(self, latents: Tensor) -> Tensor | None:
-        if self._memory is None:
-            return None
-        if self._spool is not None:
-            self._spool.append(latents.cpu().numpy())
-        return self._memory.add(latents)
-
     def _recall(self, latents: Tensor, embeddings: NDArray[np.float32] | None) -> None:
-        """As `_remember`, with stored embeddings."""
+        """Remember a stored block."""
         if self._memory is None:
             return
         if embeddings is None:
             raise ValueError("the blocks were made without memory, so there are no embeddings to search")
-        if self._spool is not None:
-            self._spool.append(latents.cpu().numpy())
-        self._memory.replay(embeddings)
-        self._memory.entered()  # already recorded
+        self._memory.replay(latents, embeddings)
 
     def _finish(self, latents: Tensor, selections: tuple[Selection, ...]) -> None:
         self._recent.extend(latents.unbind(1))
-        with self._stopwatch.stage("retrieve"):
-            self._foresee(self._blocks_done + 1)
-        self._selected = selections
+        if self._memory:
+            with self._stopwatch.stage("retrieve"):
+                self._memory.finish(self._blocks_done, selections)
         self._blocks_done += 1
         self._commit_is_due = True
 
@@ -493,35 +379,14 @@ class Rollout:
             self._keep_pages(self._context.frames_per_block)
         self._commit_is_due = False
 
-    def _foresee(self, block: int) -> None:
-        """Retrieve for the next block now that its query exists, to fetch its pages while this block is committed."""
-        if self._memory is None:
-            return
-        self._pages.settle()  # commit and recache overwrite pages that have left the window
-        self._foreseen = None
-        if self._foresees:
-            self._foreseen = self._memory.retrieve(block)
-            self._pages.prefetch([selection.frames for selection in self._foreseen])
-
     def _remake_pages(self, take: int, frames: Sequence[int]) -> Tensor:
         """Recompute pages of past frames under the current prompt, [N, 2, layers, tokens, heads, head_dim]."""
         if self._text is None or self._past is None:
             raise RuntimeError("there is no prompt or there are no past latents yet to remake pages from")
-        latents = torch.from_numpy(self._past_latents(take, frames)).to(self._device, self._dtype)
+        latents = torch.from_numpy(self._past.latents(take, frames)).to(self._device, self._dtype)
         positions = torch.tensor([self._cache.committed_position(frame) for frame in frames], device=self._device)
         text = self._text.of_take(take)
         return self._transformer.encode_pages(latents, positions, self._sampler.context_timestep, text)
-
-    def _embed_past(self, take: int, frames: Sequence[int]) -> NDArray[np.float32]:
-        """Embeddings [N, D] of past frames, from their latents."""
-        assert self._encoder is not None
-        return self._embed(self._encoder, self._past_latents(take, frames))
-
-    def _past_latents(self, take: int, frames: Sequence[int]) -> NDArray[np.float32]:
-        own = [frame for frame in frames if frame >= 0]
-        mine = dict(zip(own, self._past(take, own), strict=True)) if own and self._past else {}
-        others = self._remembered.latents if self._remembered else np.empty(0, np.float32)
-        return np.stack([mine[frame] if frame >= 0 else others[frame] for frame in frames])
 
     def _denoise(
         self, block: int, selections: tuple[Selection, ...], retry: int = 0
@@ -547,8 +412,8 @@ class Rollout:
             if step + 1 < len(sigmas):
                 noise = self._draw(block, first + step + 1, shape)
                 noisy = _begin_with(start, add_noise(clean, noise, sigmas[step + 1]))
-                if step == 0 and self._looks_ahead and not retry:
-                    selections = self._look_ahead(block, clean)
+                if step == 0 and self._memory and self._memory.looks_ahead and not retry:
+                    selections = self._memory.look_ahead(block, clean)
         return clean, selections
 
     def _retried(
@@ -558,30 +423,22 @@ class Rollout:
 
         There are no retries while the window holds frames of another prompt, as the block may show something new then.
         """
-        if not self._retries or self._memory is None or not selections or not self._is_settled(block):
+        memory = self._memory
+        if not self._retries or memory is None or not selections or not memory.is_settled(block):
             return latents, selections
-        falls, tries = self._memory.falls(latents, selections), np.zeros(len(selections), int)
+        falls, tries = memory.falls(latents, selections), np.zeros(len(selections), int)
         for retry in range(1, self._retries + 1):
             again = falls > 0
             if not again.any():
                 break
             other, _ = self._denoise(block, selections, retry)
-            others = self._memory.falls(other, selections)
+            others = memory.falls(other, selections)
             better = again & (others < falls)
             taken = torch.from_numpy(better).to(latents.device)[:, None, None, None, None]
             latents = torch.where(taken, other, latents)
             falls, tries = np.where(better, others, falls), tries + again
         counted = zip(selections, tries.tolist(), strict=True)
         return latents, tuple(replace(selection, retries=count) for selection, count in counted)
-
-    def _look_ahead(self, block: int, estimate: Tensor) -> tuple[Selection, ...]:
-        """Retrieve again, by the block's own estimate [B, T, C, h, w], and lay out the context with the result."""
-        assert self._memory is not None
-        assert self._encoder is not None
-        ahead = self._encoder.encode(estimate[:, -1:])[:, 0].float().cpu().numpy()
-        selections = self._memory.retrieve(block, ahead)
-        self._lay_out(selections)
-        return selections
 
     def _timesteps(self, sigma: float, first_is_clean: bool) -> Tensor:
         """The timesteps of a noise level: [B], or [B, T] if the first frame is clean and has its own timestep."""
@@ -619,45 +476,6 @@ class Rollout:
             dtype=self._dtype,
             device=self._device,
         )
-
-    def _new_memory(
-        self,
-        encoder: LatentEncoder,
-        rules: RetrievalRules | None,
-        choose: Choose | None,
-        policy_seeds: PolicySeeds | None,
-    ) -> Memory:
-        context = self._context
-        memory = Memory(
-            encoder,
-            window_frames=context.window_frames,
-            sink_frames=context.sink_frames,
-            memory_frames=context.memory_frames,
-            recency_guard_frames=context.recency_guard_frames,
-            rules=rules,
-            choose=choose,
-            policy_seeds=policy_seeds,
-        )
-        if self._remembered is not None:
-            embeddings = self._embed(encoder, self._remembered.latents)
-            memory.add_external(embeddings, self._remembered.prompt_units, self._batch_size)
-        return memory
-
-    @torch.no_grad()
-    def _embed(self, encoder: LatentEncoder, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embed latents [N, C, h, w] on the host as [N, D], one block's worth at a time."""
-        step = self._context.frames_per_block
-        parts = [torch.from_numpy(latents[start : start + step]) for start in range(0, len(latents), step)]
-        return np.concatenate([encoder.encode(part.to(self._device)).float().cpu().numpy() for part in parts])
-
-    def _new_pages(self, budgets: PageBudgets, past_pages: int | None) -> PageCache:
-        cache = self._cache_shape()
-        shape = PageShape(cache.layers, cache.tokens_per_frame, cache.heads, cache.head_dim, cache.dtype, self._device)
-        fetched_pages = self._context.memory_frames * self._batch_size
-        pages = PageCache(shape, self._remake_pages, budgets, fetched_pages, past_pages=past_pages)
-        if self._device.type == "cuda":  # pinned there; elsewhere this would only allocate it earlier
-            pages.allocate()
-        return pages
 
 
 def _begin_with(start: Tensor | None, latents: Tensor) -> Tensor:

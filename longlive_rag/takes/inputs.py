@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longlive_rag.config import TakeRequest
-from longlive_rag.generation.rollout import RememberedFrames
+from longlive_rag.generation.rollout_memory import RememberedFrames
 from longlive_rag.media.start_image import StartImage, read_start_image
 from longlive_rag.presets.geometry import read_geometry
 from longlive_rag.presets.preset import Preset

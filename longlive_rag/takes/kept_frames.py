@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from longlive_rag.generation.rollout import RememberedFrames
+from longlive_rag.generation.rollout_memory import RememberedFrames
 from longlive_rag.takes.tensor_files import read_tensors, write_tensors
 
 KIND = "remembered"

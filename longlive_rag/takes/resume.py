@@ -13,7 +13,8 @@ from torch import Tensor
 
 from backbone.vae import TakeDecoder
 from longlive_rag.generation.block import Block
-from longlive_rag.generation.rollout import RememberedFrames, Rollout, RolloutState
+from longlive_rag.generation.rollout import Rollout, RolloutState
+from longlive_rag.generation.rollout_memory import RememberedFrames
 from longlive_rag.generation.stopwatch import Stopwatch
 from longlive_rag.media.start_image import StartImage
 from longlive_rag.rights.policy import LicensePolicy

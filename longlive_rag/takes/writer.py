@@ -71,7 +71,7 @@ from retrieval.store import BlockRecord, LatentWriter
 
 if TYPE_CHECKING:
     from longlive_rag.generation.block import Block
-    from longlive_rag.generation.rollout import RememberedFrames
+    from longlive_rag.generation.rollout_memory import RememberedFrames
     from longlive_rag.takes.checkpoints import Checkpoints
 
 

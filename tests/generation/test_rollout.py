@@ -15,7 +15,8 @@ from backbone.transformer import CausalWanTransformer
 from longlive_rag.environment import plugin
 from longlive_rag.generation.block import NotFiniteError
 from longlive_rag.generation.noise import PhiloxNoise
-from longlive_rag.generation.rollout import FinishedBlock, RememberedFrames, Rollout
+from longlive_rag.generation.rollout import FinishedBlock, Rollout
+from longlive_rag.generation.rollout_memory import RememberedFrames
 from retrieval.budgets import PageBudgets, PageCounters
 from retrieval.encoder import MeanPoolEncoder
 from retrieval.policies import Policy
@@ -363,7 +364,7 @@ def test_the_size_of_a_checkpoint_counts_the_heads_of_all_ranks(transformer: Cau
             model, ContextConfig(), SamplerConfig(), PhiloxNoise([1, 2]), LATENT, 2, encoder=MeanPoolEncoder()
         )
         rollout._cache.admit(3)
-        rollout._pages.put(0, torch.zeros(rollout._cache.shape.page))
+        rollout._memory._pages.put(0, torch.zeros(rollout._cache.shape.page))
         return rollout.state_bytes(take=1)
 
     page = 2 * 2 * 6 * 48 * 4

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from backbone.lora import Lora, read_lora
 from longlive_rag import LongLiveRAGPipeline, TakeWriter
-from longlive_rag.generation.rollout import RememberedFrames
+from longlive_rag.generation.rollout_memory import RememberedFrames
 from longlive_rag.media.video import read_tags
 from longlive_rag.rights.bill import spdx_document
 from longlive_rag.rights.door import HANDED_OVER
