@@ -80,7 +80,7 @@ export class StudioDirection extends StudioElement {
   }
 
   /** Empties the fields that still hold what was sent: the director may be typing the next direction by now. */
-  private empty(form: HTMLFormElement, sent: Map<string, string>): void {
+  private empty(form: HTMLFormElement, sent: FormData): void {
     for (const input of form.querySelectorAll("input")) {
       if (input.value !== sent.get(input.name)) continue;
       if (input.type === "checkbox") input.checked = false;
@@ -102,8 +102,7 @@ export class StudioDirection extends StudioElement {
     const refuse = (message: string) => store.alert(message, { about: "direct" });
     store.triedAgain("direct");
     if (when && at === null) return refuse(`“${when}” is not a timecode; write 12.5, 0:12.5 or 00:00:12:08`);
-    const sent = new Map([...fields].map(([name, value]) => [name, String(value)]));
-    const done = () => this.empty(form, sent);
+    const done = () => this.empty(form, fields);
     if (take.status !== "live") {
       if (at !== null && at > take.made_seconds) {
         return refuse(`“${when}” is past what is made; name a moment up to ${clock(take.made_seconds)}`);
