@@ -251,7 +251,7 @@ class RolloutMemory:
     def _gained(self, block: int, selections: tuple[Selection, ...]) -> Gained:
         """Which of the frames that a block remembers have memory's gain.
 
-        With `gain_above`, those that look like the newest frame; while the window holds frames of another prompt, when
+        With `gain_above`, those that are like now in the search; while the window holds frames of another prompt, when
         the block may have to show something new, those that were made under the very words of the current one.
         """
         above = self._context.gain_above
