@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,8 +27,8 @@ from retrieval.policy import (
     stratified_sample,
     unit,
     without,
-    words_alike,
 )
+from retrieval.scenes import Script
 from retrieval.selection import Selection, candidate_frames
 
 Choose = Callable[[int, int, Sequence[int]], Sequence[int]]
@@ -38,7 +37,6 @@ EmbedPast = Callable[[int, Sequence[int]], NDArray[np.float32]]
 PolicySeeds = Callable[[int], Sequence[int]]
 """Maps a block to a number for each take of the batch, which seeds policies that draw."""
 Found = list[tuple[int, float]]
-SAME_WORDS = 0.9999  # cosine of embeddings of the same prompt, which may differ in their last bits
 
 
 class Memory:
@@ -76,9 +74,7 @@ class Memory:
         self._policy_seeds = policy_seeds
         self._rules = self._that_hold(rules or RetrievalRules())
         self._takes: list[_TakeMemory] = []
-        self._prompts: list[tuple[int, NDArray[np.float32]]] = []  # (first frame under them, [B, P])
-        self._tokens: list[list[NDArray[np.float32]]] = []  # of each of these prompts, by take
-        self._unlike: list[list[int]] = []  # for each take, which prompts have other words than the current one
+        self._scripts: list[Script] = []  # of each take, if prompts are part of the key
         self._remembered = 0
         self._frames_done = 0
         self._shot_start = 0
@@ -100,12 +96,14 @@ class Memory:
             NotFiniteEmbeddingError: if it is not finite.
         """
         if self._rules.prompt_weight:
-            self._prompts.append((self._frames_done, finite(pooled_prompts(prompt_embeds))))
-            if self._rules.like_words:
-                self._compare_words(token_units(prompt_embeds))
+            pooled = finite(pooled_prompts(prompt_embeds))
+            self._scripts = self._scripts or [Script(self._rules.like_words) for _ in pooled]
+            for script, prompt_unit, tokens in zip(self._scripts, pooled, token_units(prompt_embeds), strict=True):
+                script.add(self._frames_done, prompt_unit, tokens)
             begins_shot = self._shot_start == self._frames_done
             for number, take in enumerate(self._takes):
-                take.introduce(self._frames_done, begins_shot, self._under_other_words(number))
+                other_words = self._scripts[number].under_other_words(self._frames_done)
+                take.introduce(self._frames_done, begins_shot, other_words)
 
     def begin_shot(self, embed_past: EmbedPast) -> None:
         """Begin a shot with the next frame: everything before it may be brought back, including sink and newest frames.
@@ -253,47 +251,38 @@ class Memory:
         if not self._frames_done and ahead is None:  # nothing to search by yet
             return [(frame, 0.0) for frame in evenly_spaced(allowed, self._memory_frames)]
         seed = self._policy_seeds(block)[number] if self._policy_seeds else 0
-        return take.search(prompt, allowed, self._memory_frames, block, self._under_other_words(number), ahead, seed)
+        not_asked_for = self._not_asked_for(number, take.unbarred(allowed))
+        return take.search(prompt, allowed, self._memory_frames, block, not_asked_for, ahead, seed)
 
-    def under_these_words(self, number: int, frames: Sequence[int]) -> list[bool]:
-        """Whether frames of a take were made under the current prompt; False if prompts are not part of the key."""
-        prompts, current = self._prompts_of(number, frames) if frames else None, self._prompt_unit(number)
-        if prompts is None or current is None:
-            return [False] * len(frames)
-        same = prompts @ current > SAME_WORDS
-        return [frame >= 0 and bool(each) for frame, each in zip(frames, same, strict=True)]  # < 0: of another take
+    def asks_for(self, number: int, frames: Sequence[int]) -> list[bool]:
+        """Whether the current prompt asks for what frames of a take show (`Script.asks_for`).
 
-    def _under_other_words(self, number: int) -> list[range]:
-        """Frames of this take whose prompts are less like the current one than `like_words`."""
-        starts = [first for first, _ in self._prompts] + [self._frames_done]
-        places = self._unlike[number] if self._unlike else ()
-        return [range(starts[place], starts[place + 1]) for place in places]
+        It never does if prompts are not part of the key.
+        """
+        return self._scripts[number].asks_for(frames) if self._scripts else [False] * len(frames)
 
-    def _compare_words(self, tokens: list[NDArray[np.float32]]) -> None:
-        """Compare the new prompt with all earlier ones, once, as the result is needed at every block."""
-        self._tokens.append(tokens)
-        self._unlike = [
-            [
-                place
-                for place, earlier in enumerate(self._tokens)
-                if words_alike(earlier[number], own) < self._rules.like_words
-            ]
-            for number, own in enumerate(tokens)
-        ]
+    def _not_asked_for(self, number: int, allowed: Sequence[int]) -> list[range]:
+        """Frames of a take that the current prompt rules out.
+
+        Those of other words and, if it calls a scene back of which memory holds something, those of other scenes.
+        """
+        if not self._scripts:
+            return []
+        script, end = self._scripts[number], self._frames_done
+        elsewhere = script.in_other_scenes(end)
+        own = [frame for frame in allowed if frame >= 0]
+        return script.under_other_words(end) + (elsewhere if without(own, elsewhere, ()) else [])
 
     def _that_hold(self, rules: RetrievalRules) -> RetrievalRules:
         return rules if self._choose is None else replace(rules, establish_frames=0)
 
     def _prompt_unit(self, number: int) -> NDArray[np.float32] | None:
         """The current prompt's unit vector; None if prompts are not part of the key."""
-        return self._prompts[-1][1][number] if self._prompts else None
+        return self._scripts[number].unit if self._scripts else None
 
     def _prompts_of(self, number: int, frames: Sequence[int]) -> NDArray[np.float32] | None:
         """The prompts of finished frames, [N, P]; None if prompts are not part of the key."""
-        if not self._prompts:
-            return None
-        starts = [first for first, _ in self._prompts]
-        return np.stack([self._prompts[bisect_right(starts, frame) - 1][1][number] for frame in frames])
+        return self._scripts[number].units_of(frames) if self._scripts else None
 
 
 class _TakeMemory:
@@ -415,14 +404,14 @@ class _TakeMemory:
         candidates: Sequence[int],
         limit: int,
         block: int,
-        other_words: Sequence[range] = (),
+        not_asked_for: Sequence[range] = (),
         ahead: NDArray[np.float32] | None = None,
         seed: int = 0,
     ) -> Found:
         """Find up to `limit` (frame, similarity) by the rules for this block, most similar first, ties by age.
 
         Args:
-            other_words: frames whose prompts are unlike the current one; only pins among them are brought back.
+            not_asked_for: frames that the current prompt rules out; only pins among them are brought back.
             ahead: [D], a query in place of the newest frame's embedding.
             seed: of a policy that draws.
         """
@@ -437,7 +426,7 @@ class _TakeMemory:
             return [(frame, 0.0) for frame in sorted(kept)]
         found = index.search(query, pins, min(limit, pinned_places(limit))) if pins else []
         pinned = [frame for frame, _ in found]
-        allowed = without(allowed, other_words, set(pinned))
+        allowed = without(allowed, not_asked_for, set(pinned))
         evenly = stratified_sample(allowed, min(limit - len(found), rules.stratified), block)
         found += zip(evenly, index.similarities(query, evenly), strict=True)
         allowed = without(allowed, (), set(evenly))

@@ -252,14 +252,14 @@ class RolloutMemory:
         """Which of the frames that a block remembers have memory's gain.
 
         With `gain_above`, those that are like now in the search; while the window holds frames of another prompt, when
-        the block may have to show something new, those that were made under the very words of the current one.
+        the block may have to show something new, those that the current prompt asks for.
         """
         above = self._context.gain_above
         if above is None or not selections:
             return None
         if self.is_settled(block):
             return [[likeness >= above for likeness in selection.similarities] for selection in selections]
-        return [self._memory.under_these_words(take, each.frames) for take, each in enumerate(selections)]
+        return [self._memory.asks_for(take, each.frames) for take, each in enumerate(selections)]
 
     def _filled(self, pages: Pages, gained: Gained) -> tuple[Pages, Gained]:
         """Give memory's spare places to the oldest frames of the window that would go unseen; they have its gain."""

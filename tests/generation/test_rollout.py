@@ -567,6 +567,36 @@ def test_right_after_a_cue_gain_above_is_for_frames_of_the_same_words(
     assert all(on for _, on in given[16])
 
 
+def test_a_scene_that_is_called_back_has_the_gain_at_once(
+    transformer: CausalWanTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two prompts that are half alike, three blocks each, then six of another, then the first again."""
+    given: list[list[tuple[int, bool]]] = []
+    assemble = KVCache.assemble
+
+    def spy(cache: KVCache, memory=(), gained=None) -> None:
+        given.append(list(zip((frame for frame, _ in memory[0]), gained[0], strict=True)) if memory else [])
+        assemble(cache, memory, gained)
+
+    monkeypatch.setattr(KVCache, "assemble", spy)
+    there, elsewhere = prompt(0), prompt(1)
+    half = TEXT[0] // 2
+    later = torch.cat([there[:, :half], prompt(2)[:, half:]], dim=1)
+    context = ContextConfig(memory_gain=3.0, gain_above=1.0, recency_guard_frames=0)
+    rollout = Rollout(
+        transformer, context, SamplerConfig(), PhiloxNoise([21]), LATENT, encoder=MeanPoolEncoder(),
+        rules=RetrievalRules(prompt_weight=0.1, like_words=0.6),
+    )  # fmt: skip
+    for block in range(16):
+        if block in (0, 3, 6, 12):
+            rollout.direct({0: there, 3: later, 6: elsewhere, 12: there}[block])
+        rollout.next_block()
+    frames = {frame for block in given[12:16] for frame, _ in block}
+    assert max(frames) < 18
+    assert {frame < 9 for frame in frames} == {True, False}
+    assert all(on for block in given[12:16] for _, on in block)
+
+
 @pytest.mark.parametrize("above", [None, 0.5])
 @pytest.mark.parametrize("cut", [False, True])
 def test_spare_places_of_memory_show_what_the_window_holds_of_the_prompt(

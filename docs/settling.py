@@ -1,0 +1,73 @@
+"""How much a character still changes while it is first shown: the table in tiny-world-tuning.md.
+
+    longlive-rag world subjects --count 32 --seed 21 -o subjects.json
+    longlive-rag eval compare --arms docs/drift/settling.toml --prompts subjects.json \
+      --scenarios-file docs/drift/first-showing.json --scenario first-showing --horizons 15 --exploratory \
+      --embed-every 4 --workers 2 --threads 1 --batch 8 -o runs/settling
+    python docs/settling.py runs/settling
+
+A character comes in and stands, and walks from the story's origin on. The script reads the traits in the 4 s before the
+origin, in the opening (seconds 1 to 5 after it, as in every comparison) and in the 4 s after that, by the rules for
+takes, and prints for each arm the share of the takes in which all of them agree. No memory of later seconds can keep
+more of an opening than the opening has in common with the seconds around it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from eval.oracle import OracleEmbedder, open_oracle
+from eval.plan import PLAN, Cell, read_plan
+from eval.runs import take_folder
+from eval.traits import Trait, kept_traits
+from eval.windows import DriftWindows
+from longlive_rag.media.video import read_frames
+
+READ_EVERY = 4
+SPAN_S = 4.0
+PAIRS = (("before", "opening"), ("after", "opening"), ("after", "before"))
+
+
+def readings(oracle: OracleEmbedder, video: Path) -> list[dict[str, Trait]]:
+    """What the oracle is sure of in every fourth frame."""
+    frames = [frame for number, frame in enumerate(read_frames(video)) if number % READ_EVERY == 0]
+    return oracle.trait_values(oracle.embed(np.stack(frames)))
+
+
+def spans(oracle: OracleEmbedder, run: Path, cell: Cell, fps: int) -> dict[str, Mapping[str, Trait]]:
+    """The traits seen before the opening, in it and after it."""
+    read = readings(oracle, take_folder(run, cell) / "video.mp4")
+    seconds = np.arange(len(read)) * READ_EVERY / fps
+    opening = DriftWindows(cell.story.origin_s).opening
+    starts = {"before": opening[0] - SPAN_S - 1, "opening": opening[0], "after": opening[1]}
+    # kept_traits reads the 4 s that begin 1 s after an origin
+    return {
+        name: kept_traits(read, seconds, seconds[-1], tuple(oracle.traits), DriftWindows(start - 1)).opening
+        for name, start in starts.items()
+    }
+
+
+def agree(one: Mapping[str, Trait], other: Mapping[str, Trait], traits: Sequence[str]) -> bool:
+    """Whether both show every trait, and all alike."""
+    return all(trait in one and one[trait] == other.get(trait) for trait in traits)
+
+
+def main(run: Path) -> None:
+    """Print a line for each arm."""
+    plan, oracle = read_plan(run / PLAN), open_oracle()
+    traits, by_arm = tuple(oracle.traits), defaultdict(list)
+    for cell in plan.cells:
+        seen = spans(oracle, run, cell, fps=16)
+        by_arm[cell.arm.name].append([agree(seen[one], seen[other], traits) for one, other in PAIRS])
+    print("arm", *(f"{one} = {other}" for one, other in PAIRS), sep=" | ")
+    for arm, rows in by_arm.items():
+        print(arm, *(f"{share:.0%}" for share in np.mean(rows, axis=0)), f"{len(rows)} takes", sep=" | ")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
