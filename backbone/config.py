@@ -29,9 +29,9 @@ class ContextConfig:
             level, up to `memory_gain` where none is left (`gain_at`). The noisiest steps decide what is in the picture
             and where, the others what it looks like.
         gain_above: these factors hold only for frames whose similarity in the search, by looks and (if they are part of
-            it) words, is at least this; while the window holds frames of another prompt, for those made under the very
-            words of the current one instead, if words are part of the search. Others have them where they are below 1.
-            None: for all.
+            it) words, is at least this; while the window holds frames of another prompt, for those that the current one
+            asks for instead, if words are part of the search: made under its very words or, if these call a scene back,
+            in that scene. Others have them where they are below 1. None: for all.
         fill_from_window: memory's spare places show the oldest frames that are in the window, but not among the local
             ones, so that a block needn't wait for them to leave the window. After a cue, only frames made once half of
             the window was under the new prompt: others still show what was before.
@@ -88,8 +88,8 @@ class ContextConfig:
             "--gain-above",
             "These factors hold only for frames at least this similar to now (cosine, by looks and, with "
             "--prompt-weight, words); while the window holds frames of another prompt, only for those made under the "
-            "same words, so that a take goes where it is told to. Others keep the model's own attention, or less where "
-            "the factor is below 1. By default, for all.",
+            "same words, or in the scene that these words call back, so that a take goes where it is told to. Others "
+            "keep the model's own attention, or less where the factor is below 1. By default, for all.",
             at_least=-1,
             at_most=1,
             needs_memory=True,

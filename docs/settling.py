@@ -22,33 +22,28 @@ from pathlib import Path
 import numpy as np
 
 from eval.oracle import OracleEmbedder, open_oracle
-from eval.plan import PLAN, Cell, read_plan
+from eval.plan import Cell, read_plan
 from eval.runs import take_folder
 from eval.traits import Trait, kept_traits
 from eval.windows import DriftWindows
 from longlive_rag.media.video import read_frames
 
-READ_EVERY = 4
+READ_EVERY, FPS = 4, 16  # frames; tiny-world's
 SPAN_S = 4.0
 PAIRS = (("before", "opening"), ("after", "opening"), ("after", "before"))
 
 
-def readings(oracle: OracleEmbedder, video: Path) -> list[dict[str, Trait]]:
-    """What the oracle is sure of in every fourth frame."""
-    frames = [frame for number, frame in enumerate(read_frames(video)) if number % READ_EVERY == 0]
-    return oracle.trait_values(oracle.embed(np.stack(frames)))
-
-
-def spans(oracle: OracleEmbedder, run: Path, cell: Cell, fps: int) -> dict[str, Mapping[str, Trait]]:
-    """The traits seen before the opening, in it and after it."""
-    read = readings(oracle, take_folder(run, cell) / "video.mp4")
-    seconds = np.arange(len(read)) * READ_EVERY / fps
-    opening = DriftWindows(cell.story.origin_s).opening
-    starts = {"before": opening[0] - SPAN_S - 1, "opening": opening[0], "after": opening[1]}
-    # kept_traits reads the 4 s that begin 1 s after an origin
+def spans(oracle: OracleEmbedder, run: Path, cell: Cell) -> dict[str, Mapping[str, Trait]]:
+    """The traits seen before the opening, in it and after it, in every fourth frame."""
+    origin_s = cell.story.origin_s
+    origins = {"before": -SPAN_S - 1, "opening": 0.0, "after": SPAN_S}  # an opening begins 1 s after its origin
+    windows = {name: DriftWindows(origin_s + later) for name, later in origins.items()}
+    first, last = windows["before"].opening[0], windows["after"].opening[1]
+    video = enumerate(read_frames(take_folder(run, cell) / "video.mp4", stop=round(last * FPS)))
+    frames = {number / FPS: frame for number, frame in video if number % READ_EVERY == 0 and number / FPS >= first}
+    read, seconds = oracle.trait_values(oracle.embed(np.stack(list(frames.values())))), np.array(list(frames))
     return {
-        name: kept_traits(read, seconds, seconds[-1], tuple(oracle.traits), DriftWindows(start - 1)).opening
-        for name, start in starts.items()
+        name: kept_traits(read, seconds, last, tuple(oracle.traits), each).opening for name, each in windows.items()
     }
 
 
@@ -59,10 +54,10 @@ def agree(one: Mapping[str, Trait], other: Mapping[str, Trait], traits: Sequence
 
 def main(run: Path) -> None:
     """Print a line for each arm."""
-    plan, oracle = read_plan(run / PLAN), open_oracle()
+    plan, oracle = read_plan(run), open_oracle()
     traits, by_arm = tuple(oracle.traits), defaultdict(list)
     for cell in plan.cells:
-        seen = spans(oracle, run, cell, fps=16)
+        seen = spans(oracle, run, cell)
         by_arm[cell.arm.name].append([agree(seen[one], seen[other], traits) for one, other in PAIRS])
     print("arm", *(f"{one} = {other}" for one, other in PAIRS), sep=" | ")
     for arm, rows in by_arm.items():
