@@ -270,8 +270,9 @@ class Memory:
             return []
         script, end = self._scripts[number], self._frames_done
         elsewhere = script.in_other_scenes(end)
-        own = [frame for frame in allowed if frame >= 0]
-        return script.under_other_words(end) + (elsewhere if without(own, elsewhere, ()) else [])
+        if elsewhere and not without([frame for frame in allowed if frame >= 0], elsewhere, ()):
+            elsewhere = []
+        return script.under_other_words(end) + elsewhere
 
     def _that_hold(self, rules: RetrievalRules) -> RetrievalRules:
         return rules if self._choose is None else replace(rules, establish_frames=0)
