@@ -8,8 +8,8 @@
 
 A character comes in and stands, and walks from the story's origin on. The script reads the traits in the 4 s before the
 origin, in the opening (seconds 1 to 5 after it, as in every comparison) and in the 4 s after that, by the rules for
-takes, and prints for each arm the share of the takes in which all of them agree. No memory of later seconds can keep
-more of an opening than the opening has in common with the seconds around it.
+takes, and prints for each arm the share of the takes in which all of them agree. What memory holds of a first showing
+can be of one look only where they do.
 """
 
 from __future__ import annotations

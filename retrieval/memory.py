@@ -251,7 +251,7 @@ class Memory:
         if not self._frames_done and ahead is None:  # nothing to search by yet
             return [(frame, 0.0) for frame in evenly_spaced(allowed, self._memory_frames)]
         seed = self._policy_seeds(block)[number] if self._policy_seeds else 0
-        not_asked_for = self._not_asked_for(number, take.unbarred(allowed))
+        not_asked_for = self._not_asked_for(number, allowed)
         return take.search(prompt, allowed, self._memory_frames, block, not_asked_for, ahead, seed)
 
     def asks_for(self, number: int, frames: Sequence[int]) -> list[bool]:
@@ -270,7 +270,7 @@ class Memory:
             return []
         script, end = self._scripts[number], self._frames_done
         elsewhere = script.in_other_scenes(end)
-        if elsewhere and not without([frame for frame in allowed if frame >= 0], elsewhere, ()):
+        if elsewhere and not without([frame for frame in self.unbarred(number, allowed) if frame >= 0], elsewhere, ()):
             elsewhere = []
         return script.under_other_words(end) + elsewhere
 

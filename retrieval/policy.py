@@ -28,7 +28,8 @@ class RetrievalRules:
         like_words: if prompts are part of the score, frames whose prompts are less like the current one than this
             (`words_alike`) are only brought back if pinned. Otherwise memory would still fill its places, and someone
             called for the first time would turn into one of those who were there before. A prompt that is less like
-            those of all that memory holds opens it, if it keeps first showings.
+            those of all that memory holds opens it, if it keeps first showings. It also makes up scenes, which their
+            words call back (`retrieval.scenes`).
         anchors: frames that show what is good.
         admit_above: a frame enters memory only if its cosine similarity to some anchor is at least this.
         diversity: d in maximal marginal relevance: each place goes to the frame with the largest

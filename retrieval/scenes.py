@@ -34,8 +34,8 @@ class Script:
         self._tokens: list[Vectors] = []
         self._scenes: list[int] = []  # of each prompt: the first prompt of its scene
         self._unlike: list[int] = []  # prompts whose words are unlike the current one's
-        self._calls_back = False  # whether the current prompt does
-        self._called_back = False  # whether a prompt of the current scene did
+        self._asked_for: list[int] = []  # prompts whose frames the current one asks for
+        self._called_back = False  # whether the current scene was
 
     def add(self, first: int, prompt_unit: NDArray[np.float32], tokens: Vectors) -> None:
         """Say a prompt over the frames from `first` on.
@@ -54,11 +54,13 @@ class Script:
             for earlier, theirs in enumerate(self._tokens)
             if self._like_words and words_alike(theirs, tokens) < self._like_words
         ]
+        same = [each for each, theirs in enumerate(self._units) if theirs @ prompt_unit > SAME_WORDS]
         goes_on = bool(place) and place - 1 not in self._unlike
-        said = [earlier for earlier in range(place) if self._units[earlier] @ prompt_unit > SAME_WORDS]
-        self._calls_back = bool(said) and not goes_on
-        self._called_back = self._calls_back or (goes_on and self._called_back)
-        self._scenes.append(self._scenes[-1] if goes_on else self._scenes[said[0]] if said else place)
+        calls_back = not goes_on and bool(same) and same[0] < place
+        self._called_back = calls_back or (goes_on and self._called_back)
+        self._scenes.append(self._scenes[-1] if goes_on else self._scenes[same[0]] if calls_back else place)
+        its_scene = [each for each, scene in enumerate(self._scenes) if scene == self._scenes[-1]]
+        self._asked_for = its_scene if calls_back else same
 
     @property
     def unit(self) -> NDArray[np.float32] | None:
@@ -84,12 +86,7 @@ class Script:
         They were made under the very same words or, if it calls a scene back, in that scene. Frames of other takes,
         below 0, never were.
         """
-        places = [self._prompt_of(frame) for frame in frames]
-        if self._calls_back:
-            asked = [self._scenes[place] == self._scenes[-1] for place in places]
-        else:
-            asked = [bool(self._units[place] @ self._units[-1] > SAME_WORDS) for place in places]
-        return [frame >= 0 and each for frame, each in zip(frames, asked, strict=True)]
+        return [frame >= 0 and self._prompt_of(frame) in self._asked_for for frame in frames]
 
     def _prompt_of(self, frame: int) -> int:
         return bisect_right(self._starts, frame) - 1

@@ -37,6 +37,40 @@ def prompt(seed: int) -> Tensor:
     return torch.randn(1, *TEXT, generator=torch.Generator().manual_seed(seed))
 
 
+class LaidOut:
+    """What the contexts of the first take of a batch showed of memory, assembly by assembly.
+
+    Attributes:
+        frames: the frames.
+        gained: which of them have memory's gain; None if all have.
+    """
+
+    def __init__(self) -> None:
+        self.frames: list[list[int]] = []
+        self.gained: list[list[bool] | None] = []
+
+    @property
+    def pairs(self) -> list[list[tuple[int, bool]]]:
+        """Each frame with whether it has the gain."""
+        return [
+            list(zip(frames, gained or [], strict=True))
+            for frames, gained in zip(self.frames, self.gained, strict=True)
+        ]
+
+
+@pytest.fixture
+def laid_out(monkeypatch: pytest.MonkeyPatch) -> LaidOut:
+    seen, assemble = LaidOut(), KVCache.assemble
+
+    def spy(cache: KVCache, memory=(), gained=None) -> None:
+        seen.frames.append([frame for frame, _ in memory[0]] if memory else [])
+        seen.gained.append(None if gained is None else list(gained[0]))
+        assemble(cache, memory, gained)
+
+    monkeypatch.setattr(KVCache, "assemble", spy)
+    return seen
+
+
 def run(
     transformer: CausalWanTransformer,
     seeds: list[int],
@@ -329,17 +363,9 @@ def test_a_prompt_that_memory_can_not_search_by_is_blamed_on_the_model(transform
 
 
 def test_what_is_excluded_is_not_seen_even_before_a_block_looks_ahead(
-    transformer: CausalWanTransformer, monkeypatch: pytest.MonkeyPatch
+    transformer: CausalWanTransformer, laid_out: LaidOut
 ) -> None:
     """A block that looks ahead begins with the frames of the last one, which may have been excluded since."""
-    seen: list[list[int]] = []
-    assemble = KVCache.assemble
-
-    def spy(cache: KVCache, memory=(), gained=None) -> None:
-        seen.append([frame for frame, _ in memory[0]] if memory else [])
-        assemble(cache, memory, gained)
-
-    monkeypatch.setattr(KVCache, "assemble", spy)
     rules = RetrievalRules(policy=look_ahead)
     rollout = Rollout(
         transformer, ContextConfig(), SamplerConfig(), PhiloxNoise([1]), LATENT, encoder=MeanPoolEncoder(), rules=rules
@@ -347,11 +373,11 @@ def test_what_is_excluded_is_not_seen_even_before_a_block_looks_ahead(
     rollout.direct(prompt(0))
     remembered = [rollout.next_block() for _ in range(9)][-1].selections[0].frames
     assert len(remembered) == 6
-    seen.clear()
+    before = len(laid_out.frames)
     excluded = remembered[0]
     rollout.steer(RetrievalRules(policy=look_ahead, exclude=(range(excluded, excluded + 1),)))
     rollout.next_block()
-    first, second = seen
+    first, second = laid_out.frames[before:]
     assert set(first) == set(remembered[1:])
     assert excluded not in second
 
@@ -542,17 +568,9 @@ def test_gain_above_is_for_frames_like_now_and_not_for_those_after_a_cue(transfo
 
 
 def test_right_after_a_cue_gain_above_is_for_frames_of_the_same_words(
-    transformer: CausalWanTransformer, monkeypatch: pytest.MonkeyPatch
+    transformer: CausalWanTransformer, laid_out: LaidOut
 ) -> None:
     """Six blocks of one prompt, six of another, then the first again: until the window has slid, its frames alone."""
-    given: list[list[tuple[int, bool]]] = []
-    assemble = KVCache.assemble
-
-    def spy(cache: KVCache, memory=(), gained=None) -> None:
-        given.append(list(zip((frame for frame, _ in memory[0]), gained[0], strict=True)) if memory else [])
-        assemble(cache, memory, gained)
-
-    monkeypatch.setattr(KVCache, "assemble", spy)
     context, rules = ContextConfig(memory_gain=3.0, gain_above=-1.0), RetrievalRules(prompt_weight=0.1)
     rollout = Rollout(
         transformer, context, SamplerConfig(), PhiloxNoise([21]), LATENT, encoder=MeanPoolEncoder(), rules=rules
@@ -561,24 +579,14 @@ def test_right_after_a_cue_gain_above_is_for_frames_of_the_same_words(
         if block % 6 == 0:
             rollout.direct(prompt(block % 12))
         rollout.next_block()
-    after_the_cue = [pair for block in given[12:16] for pair in block]
+    after_the_cue = [pair for block in laid_out.pairs[12:16] for pair in block]
     assert {frame < 18 for frame, _ in after_the_cue} == {True, False}
     assert all(on == (frame < 18) for frame, on in after_the_cue)
-    assert all(on for _, on in given[16])
+    assert all(on for _, on in laid_out.pairs[16])
 
 
-def test_a_scene_that_is_called_back_has_the_gain_at_once(
-    transformer: CausalWanTransformer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_scene_that_is_called_back_has_the_gain_at_once(transformer: CausalWanTransformer, laid_out: LaidOut) -> None:
     """Two prompts that are half alike, three blocks each, then six of another, then the first again."""
-    given: list[list[tuple[int, bool]]] = []
-    assemble = KVCache.assemble
-
-    def spy(cache: KVCache, memory=(), gained=None) -> None:
-        given.append(list(zip((frame for frame, _ in memory[0]), gained[0], strict=True)) if memory else [])
-        assemble(cache, memory, gained)
-
-    monkeypatch.setattr(KVCache, "assemble", spy)
     there, elsewhere = prompt(0), prompt(1)
     half = TEXT[0] // 2
     later = torch.cat([there[:, :half], prompt(2)[:, half:]], dim=1)
@@ -591,27 +599,19 @@ def test_a_scene_that_is_called_back_has_the_gain_at_once(
         if block in (0, 3, 6, 12):
             rollout.direct({0: there, 3: later, 6: elsewhere, 12: there}[block])
         rollout.next_block()
-    frames = {frame for block in given[12:16] for frame, _ in block}
+    after_the_call = [pair for block in laid_out.pairs[12:16] for pair in block]
+    frames = {frame for frame, _ in after_the_call}
     assert max(frames) < 18
     assert {frame < 9 for frame in frames} == {True, False}
-    assert all(on for block in given[12:16] for _, on in block)
+    assert all(on for _, on in after_the_call)
 
 
 @pytest.mark.parametrize("above", [None, 0.5])
 @pytest.mark.parametrize("cut", [False, True])
 def test_spare_places_of_memory_show_what_the_window_holds_of_the_prompt(
-    transformer: CausalWanTransformer, monkeypatch: pytest.MonkeyPatch, above: float | None, cut: bool
+    transformer: CausalWanTransformer, laid_out: LaidOut, above: float | None, cut: bool
 ) -> None:
     """A window of 12, of which 5 are local: memory shows others before they leave; after a cue, from the 7th on."""
-    given: list[list[int]] = []
-    assemble = KVCache.assemble
-
-    def spy(cache: KVCache, memory=(), gained=None) -> None:
-        given.append([frame for frame, _ in memory[0]] if memory else [])
-        assert gained is None or (above is not None and len(gained[0]) == len(given[-1]))
-        assemble(cache, memory, gained)
-
-    monkeypatch.setattr(KVCache, "assemble", spy)
     context = ContextConfig(recency_guard_frames=0, gain_above=above, fill_from_window=True)
     rollout = Rollout(
         transformer, context, SamplerConfig(), PhiloxNoise([21]), LATENT, encoder=MeanPoolEncoder(),
@@ -621,6 +621,9 @@ def test_spare_places_of_memory_show_what_the_window_holds_of_the_prompt(
         if block in (0, 8):
             rollout.direct(prompt(block), cut=cut and block > 0)
         rollout.next_block()
+    given = laid_out.frames
+    for frames, gained in zip(given, laid_out.gained, strict=True):
+        assert gained is None or (above is not None and len(gained) == len(frames))
     assert given[:4] == [[], [], [1, 2, 3], [1, 2, 3, 4, 5, 6]]
     assert sorted(given[5][:3]) == [1, 2, 3]  # they have left the window; the spare places are filled
     assert all(len(frames) == len(set(frames)) == 6 for frames in given[3:8])
@@ -631,16 +634,8 @@ def test_spare_places_of_memory_show_what_the_window_holds_of_the_prompt(
 
 @pytest.mark.parametrize("late", [False, True])
 def test_spare_places_do_not_show_what_is_excluded(
-    transformer: CausalWanTransformer, monkeypatch: pytest.MonkeyPatch, late: bool
+    transformer: CausalWanTransformer, laid_out: LaidOut, late: bool
 ) -> None:
-    given: list[list[int]] = []
-    assemble = KVCache.assemble
-
-    def spy(cache: KVCache, memory=(), gained=None) -> None:
-        given.append([frame for frame, _ in memory[0]] if memory else [])
-        assemble(cache, memory, gained)
-
-    monkeypatch.setattr(KVCache, "assemble", spy)
     rules = RetrievalRules(exclude=(range(2, 5),))
     rollout = Rollout(
         transformer, ContextConfig(recency_guard_frames=0, fill_from_window=True), SamplerConfig(), PhiloxNoise([21]),
@@ -651,7 +646,7 @@ def test_spare_places_do_not_show_what_is_excluded(
         if late and block == 3:
             rollout.steer(rules)
         rollout.next_block()
-    assert given == [[], [], [1, 2, 3] if late else [1], [1, 5, 6], [5, 6, 7, 8, 9]]
+    assert laid_out.frames == [[], [], [1, 2, 3] if late else [1], [1, 5, 6], [5, 6, 7, 8, 9]]
 
 
 def test_large_seeds_have_noise_of_their_own():
