@@ -38,6 +38,7 @@ GUARDRAILS = (
     Guardrail("as_named", 0.05),
     Guardrail("place_as_named", 0.05),
     Guardrail("characters", 0.5),
+    Guardrail("more_than_named", 0.05),
     Guardrail("motion", 0.05, "motion"),
     Guardrail("last_motion", 0.20, "last_motion"),
     Guardrail("moving", 0.20, "moving"),

@@ -20,7 +20,7 @@ from eval.footage import Footage, read_batches
 from eval.metrics import Metric, metrics_named
 from eval.oracle import OracleEmbedder
 from eval.subject import MaskingEmbedder, SubjectMeter, subject_figures
-from eval.traits import Trait, distinct_characters, kept_traits, place_as_named
+from eval.traits import Trait, distinct_characters, kept_traits, more_than_named, place_as_named
 from eval.windows import TOLERANCE_S, DriftWindows, end_of, within
 
 PER_FRAME_DIGITS = 12  # drift is recomputed from them
@@ -99,6 +99,7 @@ class Seen:
         embeddings: [E, D] by embedder.
         subject_moving: [E], the subject's own motion; empty if no embedder knows where it is.
         places: [E], the place that each embedded frame shows; empty if no embedder is an oracle.
+        counts: [E], the number of characters in each embedded frame; empty if no embedder is an oracle.
     """
 
     seconds: Floats
@@ -107,6 +108,7 @@ class Seen:
     embeddings: dict[str, NDArray[np.float32]]
     subject_moving: Floats
     places: list[str | None] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
 
 
 def look_at(
@@ -129,6 +131,7 @@ def look_at(
     masking = next((each for each in embedders.values() if isinstance(each, MaskingEmbedder)), None)
     oracle = next((each for each in embedders.values() if isinstance(each, OracleEmbedder)), None)
     places: list[str | None] = []
+    counts: list[int] = []
     seconds: list[Floats] = []
     embedded_seconds: list[Floats] = []
     embeddings: dict[str, list[NDArray[np.float32]]] = {name: [] for name in embedders}
@@ -146,10 +149,11 @@ def look_at(
             subject.add(frames[chosen], masking.masks(frames[chosen]))
         if oracle is not None:
             places += oracle.places(frames[chosen])
+            counts += oracle.counts(frames[chosen])
         progress(len(times))
     rows = {name: np.concatenate(parts) for name, parts in embeddings.items()}
     return Seen(
-        np.concatenate(seconds), meter.looks(), np.concatenate(embedded_seconds), rows, subject.moving(), places
+        np.concatenate(seconds), meter.looks(), np.concatenate(embedded_seconds), rows, subject.moving(), places, counts
     )
 
 
@@ -262,6 +266,7 @@ def _traits(
                     **{**asdict(each), "horizon_s": asked},
                     distinct_characters=distinct_characters(readings, seconds, end_s),
                     place_as_named=place_as_named(seen.places, said, seconds, end_s),
+                    more_than_named=more_than_named(seen.counts, named, seconds, end_s),
                 )
                 for each, (asked, end_s) in zip(kept, spans, strict=True)
             ]

@@ -49,10 +49,19 @@ class Adherence:
 
 @dataclass(frozen=True)
 class Traits(KeptTraits):
-    """Traits at a horizon, and up to it the number of characters seen and the share of frames in the named place."""
+    """Traits at a horizon, and what else the oracle says.
+
+    Attributes:
+        distinct_characters: number of characters seen up to the horizon.
+        place_as_named: share of the frames up to it that show the named place.
+        more_than_named: share of the last 5 s that show more characters than are named.
+
+    Takes measured before the last two existed have none.
+    """
 
     distinct_characters: int = field(kw_only=True)
     place_as_named: float | None = field(default=None, kw_only=True)
+    more_than_named: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from PIL import Image
 
 ReadMask = Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
 ReadFrame = Callable[[NDArray[np.uint8]], Sequence[Any]]
+CountBodies = Callable[[NDArray[np.uint8]], int]
 ReadPlace = Callable[[NDArray[np.uint8]], str | None]
 Trait = str | float
 
@@ -33,6 +34,7 @@ class OracleEmbedder:
         read_mask: maps a frame [64, 64, 3] uint8 to [64, 64], True where there is a character.
         places: names of the places, as prompts have them.
         read_place: maps a frame [64, 64, 3] uint8 to the place that it shows; None if that isn't sure.
+        count_bodies: maps a frame [64, 64, 3] uint8 to the number of characters in it, cut off or not.
     """
 
     name = "tiny-world"
@@ -46,8 +48,9 @@ class OracleEmbedder:
         read_mask: ReadMask = lambda frame: np.zeros(frame.shape[:2], bool),
         places: Sequence[str] = (),
         read_place: ReadPlace = lambda frame: None,
+        count_bodies: CountBodies = lambda frame: 0,
     ) -> None:
-        self._read_mask = read_mask
+        self._read_mask, self._count_bodies = read_mask, count_bodies
         self._known_places, self._read_place = frozenset(places), read_place
         self._read_frame, self._side_px, self.hidden = read_frame, side_px, tuple(hidden)
         self.traits = {name: tuple(values) for name, values in traits.items()}
@@ -65,6 +68,10 @@ class OracleEmbedder:
     def places(self, frames: NDArray[np.uint8]) -> list[str | None]:
         """Read the place that each of frames [N, H, W, 3] shows; None where that isn't sure."""
         return [self._read_place(self._small(frame)) for frame in frames]
+
+    def counts(self, frames: NDArray[np.uint8]) -> list[int]:
+        """Count the characters in each of frames [N, H, W, 3], including those that the edge cuts off."""
+        return [self._count_bodies(self._small(frame)) for frame in frames]
 
     def place_in(self, prompt: str) -> str | None:
         """The first place named in a prompt; None if it names none."""
@@ -138,5 +145,11 @@ def open_oracle() -> OracleEmbedder:
         return str(found.value) if found.sure else None
 
     return OracleEmbedder(
-        oracle.read_frame, traits, hidden, read_mask=oracle.read_mask, places=places, read_place=read_place
+        oracle.read_frame,
+        traits,
+        hidden,
+        read_mask=oracle.read_mask,
+        places=places,
+        read_place=read_place,
+        count_bodies=oracle.count_bodies,
     )

@@ -60,6 +60,9 @@ def outcomes(plan: Plan, all_measures: Iterable[Measures]) -> list[Outcome]:
         if any(each.traits and each.traits[number].place_as_named is not None for each in all_measures):
             named = _place_as_named(number)
             found.append(Outcome(f"place_as_named{at}", "place as named", False, horizon_s, named))
+        if any(each.traits and each.traits[number].more_than_named is not None for each in all_measures):
+            more = _more_than_named(number)
+            found.append(Outcome(f"more_than_named{at}", "more characters than named", True, horizon_s, more))
         if any(each.traits and each.traits[number].right_one is not None for each in all_measures):
             found.append(
                 Outcome(f"right_one{at}", "the right one returned", False, horizon_s, _right_one(number), True)
@@ -113,6 +116,10 @@ def _as_named(number: int) -> Value:
 
 def _place_as_named(number: int) -> Value:
     return lambda measures: measures.traits[number].place_as_named
+
+
+def _more_than_named(number: int) -> Value:
+    return lambda measures: measures.traits[number].more_than_named
 
 
 def _characters(number: int) -> Value:

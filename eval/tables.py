@@ -22,6 +22,7 @@ BESIDE = {
     "as_named": "shape and colour as named",
     "place_as_named": "place as named",
     "characters": "characters",
+    "more_than_named": "more than named",
     "motion": "motion",
     "last_motion": "motion, last 5 s",
     "moving": "visible motion",

@@ -70,6 +70,23 @@ def place_as_named(
     return float(np.mean(right)) if right else None
 
 
+def more_than_named(
+    counts: Sequence[int], named: Sequence[Sequence[Mapping[str, Trait]]], seconds: Floats, horizon_s: float
+) -> float | None:
+    """Share of the last 5 s before the horizon that show more characters than their prompt names.
+
+    Frames whose prompt names nobody don't count; None if there are no others.
+
+    Args:
+        counts: number of characters in each frame.
+        named: for each frame, the characters named in its prompt; empty if no prompts are known.
+        seconds: [T], times of the frames.
+    """
+    last = map(int, np.flatnonzero(within(seconds, DriftWindows().last(horizon_s))))
+    more = [counts[frame] > len(named[frame]) for frame in last if named and named[frame]]
+    return float(np.mean(more)) if more else None
+
+
 def kept_traits(
     readings: Sequence[Mapping[str, Trait]],
     seconds: Floats,

@@ -102,6 +102,11 @@ def read_frame(frame: NDArray[np.uint8]) -> tuple[Sighting, ...]:
     return tuple(_sighting(rgb, body, columns) for columns in _bodies(body))
 
 
+def count_bodies(frame: NDArray[np.uint8]) -> int:
+    """Return how many characters are in a frame [64, 64, 3] uint8 RGB, including those that the edge cuts off."""
+    return len(_bodies(read_mask(frame)))
+
+
 def read_mask(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return where bodies are in a frame [64, 64, 3] uint8 RGB, as [64, 64], without hats, bags and eyes."""
     return _saturated((frame / 255).astype(np.float32))

@@ -30,6 +30,7 @@ def test_margins_are_those_of_the_documents():
         "as_named": (0.05, None),
         "place_as_named": (0.05, None),
         "characters": (0.5, None),
+        "more_than_named": (0.05, None),
         "motion": (0.05, "motion"),
         "last_motion": (0.20, "last_motion"),
         "moving": (0.20, "moving"),

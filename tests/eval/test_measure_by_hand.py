@@ -279,6 +279,22 @@ def test_traits_are_held_against_the_prompt_in_force():
     assert measured({"eye": Eye()}, MeasureSettings((10.0,), prompts=prompts)).traits == []
 
 
+def test_characters_are_counted_against_the_prompt_in_force():
+    """Two are seen from 7.5 s on, four frames a second; from 10 s on the prompt names both."""
+    seen: list[int] = []
+
+    def count(frame: np.ndarray) -> int:
+        seen.append(1 if len(seen) < 30 else 2)
+        return seen[-1]
+
+    oracle = OracleEmbedder(
+        lambda frame: (), {"shape": ("circle", "square"), "colour": ("red", "blue")}, (), count_bodies=count
+    )
+    prompts = ((0.0, "a red circle"), (10.0, "a red circle meets a blue square"))
+    first, second = measured({"eye": Eye(), "world": oracle}, MeasureSettings((10.0, 20.0), prompts=prompts)).traits
+    assert (first.more_than_named, second.more_than_named) == (0.5, 0.0)
+
+
 def test_horizons_that_a_video_nearly_reaches():
     frame_s = 1 / FPS
     with pytest.raises(ValueError, match="does not reach the horizon of 20 s"):

@@ -10,7 +10,7 @@ import pytest
 
 from eval.drift import cosine_to_reference, drift_at
 from eval.oracle import OracleEmbedder, open_oracle
-from eval.traits import distinct_characters, kept_traits, place_as_named
+from eval.traits import distinct_characters, kept_traits, more_than_named, place_as_named
 from eval.windows import DriftWindows
 from longlive_rag.tinyworld.grammar import PLACES
 from longlive_rag.tinyworld.scenery import MARGIN, place_image
@@ -156,6 +156,30 @@ def test_the_place_is_as_named_once_a_cue_has_had_three_seconds():
     assert place_as_named(shown, said, seconds, 15) == pytest.approx((3 + 3) / (3 + 6))
     assert place_as_named([None] * 80, said, seconds, 20) == 0.0  # what can't be read isn't as named
     assert place_as_named(shown, [(0.0, None)], seconds, 20) is None
+
+
+def test_more_than_named_is_a_share_of_the_last_frames_whose_prompt_names_someone():
+    """Two are seen until 7 s; one is named from 4 s on, two from 9 s on, and nobody before."""
+    seconds = np.arange(40) / 4
+    red, blue = {"shape": "circle", "colour": "red"}, {"shape": "square", "colour": "blue"}
+    counts = [2 if second < 7 or second >= 9 else 1 for second in seconds]
+    named = [[] if second < 4 else [red] if second < 9 else [red, blue] for second in seconds]
+    assert more_than_named(counts, named, seconds, 10) == pytest.approx(2 / 5)  # 5 to 7 s, of 5 to 10
+    assert more_than_named(counts, named, seconds, 6) == 1.0  # 4 to 6 s
+    assert more_than_named(counts, named, seconds, 4) is None
+    assert more_than_named(counts, [], seconds, 10) is None
+
+
+def test_characters_are_counted_whole_or_cut_off():
+    """A blue square in a grey frame; beside it, a red one that the edge cuts off."""
+    frame = np.full((64, 64, 3), 200, np.uint8)
+    assert open_oracle().counts(frame[None]) == [0]
+    frame[30:50, 20:40] = 30, 60, 230
+    alone = frame.copy()
+    frame[30:50, 56:] = 230, 60, 30
+    large = np.repeat(np.repeat(frame, 2, axis=0), 2, axis=1)
+    assert open_oracle().counts(np.stack([alone, frame])) == [1, 2]
+    assert open_oracle().counts(large[None]) == [2]
 
 
 def test_places_are_read_from_frames_and_prompts():

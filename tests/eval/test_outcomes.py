@@ -77,6 +77,11 @@ def test_every_outcome_by_hand():
     been = {each.name: each for each in outcomes(PLAN, [take, measures(traits=[there] * 2)])}
     assert {name for name in been if name not in found} == {"place_as_named@10", "place_as_named@20"}
     assert [been["place_as_named@20"].value(each) for each in (take, measures(traits=[there] * 2))] == [None, 0.75]
+    alone = replace(take.traits[0], more_than_named=0.25)
+    crowded = {each.name: each for each in outcomes(PLAN, [take, measures(traits=[alone] * 2)])}
+    assert {name for name in crowded if name not in found} == {"more_than_named@10", "more_than_named@20"}
+    assert [crowded["more_than_named@20"].value(each) for each in (take, measures(traits=[alone] * 2))] == [None, 0.25]
+    assert crowded["more_than_named@20"].lower_is_better
     low = {name.partition("@")[0] for name, each in found.items() if each.lower_is_better}
     high = {name.partition("@")[0] for name, each in found.items() if not each.lower_is_better}
     assert (low, low & high) == (BETTER_LOW, set())
