@@ -36,6 +36,7 @@ class Script:
         self._unlike: list[int] = []  # prompts whose words are unlike the current one's
         self._asked_for: list[int] = []  # prompts whose frames the current one asks for
         self._called_back = False  # whether the current scene was
+        self._called_at: int | None = None  # the first frame under the current prompt, if it is a call
 
     def add(self, first: int, prompt_unit: NDArray[np.float32], tokens: Vectors) -> None:
         """Say a prompt over the frames from `first` on.
@@ -55,9 +56,12 @@ class Script:
             if self._like_words and words_alike(theirs, tokens) < self._like_words
         ]
         same = [each for each, theirs in enumerate(self._units) if theirs @ prompt_unit > SAME_WORDS]
+        said_before = bool(same) and same[0] < place
         goes_on = bool(place) and place - 1 not in self._unlike
-        calls_back = not goes_on and bool(same) and same[0] < place
+        calls_back = not goes_on and said_before
         self._called_back = calls_back or (goes_on and self._called_back)
+        is_call = bool(self._like_words) and said_before and place - 1 not in same
+        self._called_at = first if is_call else None
         self._scenes.append(self._scenes[-1] if goes_on else self._scenes[same[0]] if calls_back else place)
         its_scene = [each for each, scene in enumerate(self._scenes) if scene == self._scenes[-1]]
         self._asked_for = its_scene if calls_back else same
@@ -74,6 +78,13 @@ class Script:
     def under_other_words(self, end: int) -> list[range]:
         """Frames before `end` whose prompts are unlike the current one."""
         return self._frames_of(self._unlike, end)
+
+    def calls_at(self, frame: int) -> bool:
+        """Whether a call takes over at this frame: a prompt that says the very words of an earlier one, after others.
+
+        Never if prompts are not compared.
+        """
+        return frame == self._called_at
 
     def in_other_scenes(self, end: int) -> list[range]:
         """If the current scene was called back, the frames before `end` of all other scenes; otherwise none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -76,6 +78,22 @@ def test_without_a_measure_of_likeness_only_the_very_words_count() -> None:
     assert script.in_other_scenes(40) == script.under_other_words(40) == []
 
 
+def test_a_call_says_the_very_words_of_an_earlier_prompt_after_others() -> None:
+    def is_call(prompts: list[str], like_words: float = LEAST) -> bool:
+        last = len(prompts) * 10 - 10
+        script = script_of(prompts, like_words)
+        assert not script.calls_at(last - 1)
+        assert not script.calls_at(last + 1)
+        return script.calls_at(last)
+
+    assert is_call(AWAY_AND_BACK)  # another scene
+    assert is_call(["ann walks city", "ann leaves city", "ann walks city"])  # the same one
+    assert not is_call(["ann walks city"])
+    assert not is_call(["ann walks city", "ann walks city"])  # nothing was said in between
+    assert not is_call(["ann walks city", "ann leaves city", "ann returns city"])
+    assert not is_call(AWAY_AND_BACK, like_words=0)
+
+
 def test_frames_of_other_takes_were_never_asked_for_and_there_need_be_no_prompt() -> None:
     assert script_of(AWAY_AND_BACK).asks_for([-1, 3]) == [False, True]
     assert Script().unit is None
@@ -85,7 +103,7 @@ def test_frames_of_other_takes_were_never_asked_for_and_there_need_be_no_prompt(
 def memory_of(prompts: list[str], rules: RetrievalRules) -> Memory:
     """Under each prompt two frames that all look the same."""
     memory = Memory(
-        MeanPoolEncoder(), window_frames=1, sink_frames=0, memory_frames=8, recency_guard_frames=0, rules=rules
+        MeanPoolEncoder(), window_frames=2, sink_frames=0, memory_frames=8, recency_guard_frames=0, rules=rules
     )
     for prompt in prompts:
         memory.prompt(torch.from_numpy(tokens(prompt))[None])
@@ -100,10 +118,32 @@ def test_memory_brings_back_the_scene_that_is_called_and_others_only_if_it_holds
     def found(rules: RetrievalRules) -> set[int]:
         memory = memory_of(prompts, rules)
         memory.prompt(torch.from_numpy(tokens("ann returns forest"))[None])
+        memory.add(torch.ones(1, 2, 4, 2, 2))
         (selection,) = memory.retrieve(block=9)
         return set(selection.frames)
 
     assert found(rules) == {4, 5}
     assert found(RetrievalRules(prompt_weight=0.5, like_words=LEAST, exclude=(range(4, 6),))) == {0, 1}
     assert found(RetrievalRules(prompt_weight=0.5, like_words=LEAST, pin=(range(1),))) == {0, 4, 5}
-    assert found(RetrievalRules(prompt_weight=0.5)) == set(range(7))
+    assert found(RetrievalRules(prompt_weight=0.5)) == set(range(8))
+
+
+def test_the_first_block_after_a_call_sees_pins_alone_unless_it_is_cut_to() -> None:
+    """Else whoever is called comes in from where the words put them and from where memory shows them."""
+    rules = RetrievalRules(prompt_weight=0.5, like_words=LEAST)
+
+    def found(rules: RetrievalRules, cut: bool = False) -> list[set[int]]:
+        memory = memory_of(["ann walks city", "ann leaves city"], rules)
+        if cut:
+            memory.begin_shot(lambda take, frames: np.ones((len(frames), 4), np.float32))
+        memory.prompt(torch.from_numpy(tokens("ann walks city"))[None])
+        blocks = []
+        for block in (2, 3):
+            blocks.append({frame for selection in memory.retrieve(block) for frame in selection.frames})
+            memory.add(torch.ones(1, 2, 4, 2, 2))
+        return blocks
+
+    assert found(rules) == [set(), {0, 1, 2, 3}]
+    assert found(replace(rules, pin=(range(1, 2),))) == [{1}, {0, 1, 2, 3}]
+    assert found(rules, cut=True)[0] == {0, 1, 2, 3}
+    assert found(replace(rules, like_words=0))[0] == {0, 1}
