@@ -37,6 +37,7 @@ from longlive_rag.tinyworld.world import LONGEST_PAN_PX, PLACE_VARIATIONS
 SATURATION, DARKEST = 0.36, 0.34  # places stay below 0.3 in saturation, hats and bags below 0.34 in value
 SMALLEST_AREA_PX = 45  # the smallest body covers about 150
 WIDEST_BODY_PX = 34
+WIDEST_SMEARED_PX = 42  # of bodies that walk; two that overlap are wider
 WINDOW_PX = 40
 HIDDEN_TRAITS: tuple[str, ...] = tuple(HIDDEN_VALUES)
 """Traits that no prompt can name."""
@@ -104,7 +105,7 @@ def read_frame(frame: NDArray[np.uint8]) -> tuple[Sighting, ...]:
 
 def count_bodies(frame: NDArray[np.uint8]) -> int:
     """Return how many characters are in a frame [64, 64, 3] uint8 RGB, including those that the edge cuts off."""
-    return len(_bodies(read_mask(frame)))
+    return len(_bodies(read_mask(frame), WIDEST_SMEARED_PX))
 
 
 def read_mask(frame: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -152,13 +153,13 @@ def _coarse(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     return picture.reshape(side, _COARSE_PX, side, _COARSE_PX, -1).mean((1, 3))
 
 
-def _bodies(body: NDArray[np.bool_]) -> list[slice]:
-    """Return the column ranges of the mask that hold one character each."""
+def _bodies(body: NDArray[np.bool_], widest_px: int = WIDEST_BODY_PX) -> list[slice]:
+    """Return the column ranges of the mask that hold one character each; a wider one holds two."""
     profile = body.sum(0)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], profile > 0, [0]]).astype(np.int8)))
     found = []
     for left, right in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        if right - left > WIDEST_BODY_PX:  # two that touch each other
+        if right - left > widest_px:  # two that touch each other
             third = (right - left) // 3
             cut = left + third + int(profile[left + third : right - third].argmin())
             found += [slice(left, cut), slice(cut, right)]
