@@ -180,6 +180,9 @@ def test_characters_are_counted_whole_or_cut_off():
     large = np.repeat(np.repeat(frame, 2, axis=0), 2, axis=1)
     assert open_oracle().counts(np.stack([alone, frame])) == [1, 2]
     assert open_oracle().counts(large[None]) == [2]
+    wide = np.stack([np.full((64, 64, 3), 200, np.uint8)] * 2)
+    wide[0, 30:50, 10:52] = wide[1, 30:50, 10:53] = 30, 60, 230
+    assert open_oracle().counts(wide) == [1, 2]  # smeared by walking; two that touch each other
 
 
 def test_places_are_read_from_frames_and_prompts():
