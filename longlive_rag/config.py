@@ -154,8 +154,9 @@ class MemoryConfig:
         _search(
             "--like-words",
             "With --prompt-weight: only bring back frames whose prompt is at least this similar (MaxSim) to the "
-            "current one; of frames of other scenes, none if the prompt says the very words of an earlier scene. With "
-            "--establish: a prompt less similar to those of all that memory holds opens it.",
+            "current one; of frames of other scenes, none if the prompt says the very words of an earlier scene; and "
+            "none at all for the first block after such a prompt. With --establish: a prompt less similar to those of "
+            "all that memory holds opens it.",
             **SHARE,
         ),
     ] = 0.5
