@@ -254,8 +254,16 @@ def test_damaged_record_is_listed_with_what_is_wrong(page: Any, takes: Path) -> 
     assert_accessible(page, "a damaged record")
     record.write_text(whole)
     open_take(page, "damaged")
-    shutil.rmtree(takes / "damaged")
+    record.write_text(whole[:200])
+    expect(entry).to_be_disabled()
+    entry.click(force=True)
+    page.keyboard.press("Delete")
+    dialog = page.get_by_role("dialog", name="Delete take")
+    expect(dialog.get_by_role("heading", name="Delete damaged?")).to_be_visible()
+    button(dialog, "Delete").click()
     expect(entry).to_have_count(0)
+    expect(page.get_by_role("log")).to_have_text("damaged was deleted")
+    assert not (takes / "damaged").exists()
 
 
 def test_deleting_is_asked_about_and_can_be_left(page: Any, takes: Path) -> None:

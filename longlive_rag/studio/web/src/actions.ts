@@ -2,7 +2,7 @@
 
 import { api, Refusal } from "./api";
 import type { Answer, Command, Drift, Exported, NewTake, Span, StudioEvent, Take } from "./schema";
-import { driftKey, driftOf, embedderOf, markedRange, segmentAt, store } from "./store";
+import { driftKey, driftOf, embedderOf, markedRange, segmentAt, store, type Named } from "./store";
 import { clock } from "./timecode";
 
 export const DEMO: NewTake = {
@@ -223,7 +223,7 @@ export async function command(order: Command): Promise<Answer | null> {
 }
 
 /** A command; where another window directs, null, and an offer to direct from here. */
-async function orderOrOffer(take: Take, order: Command): Promise<Answer | null> {
+async function orderOrOffer(take: Named, order: Command): Promise<Answer | null> {
   try {
     return await api.command(take.id, order);
   } catch (error) {
@@ -238,7 +238,7 @@ export function isDirectedElsewhere(error: unknown): error is Refusal {
   return error instanceof Refusal && error.status === 409 && error.message.includes("another window");
 }
 
-export async function takeOver(take: Take, refused = ""): Promise<void> {
+export async function takeOver(take: Named, refused = ""): Promise<void> {
   const answer = await trying(() => api.command(take.id, { do: "take_over" }));
   if (!answer) return;
   store.withdraw(refused);
@@ -291,11 +291,11 @@ export async function measure(take: Take): Promise<void> {
 }
 
 /** Asks first, in a dialog. */
-export function askToDelete(take: Take): void {
+export function askToDelete(take: Named): void {
   store.update({ deleting: take, dialog: "delete" });
 }
 
-export async function deleteTake(take: Take): Promise<void> {
+export async function deleteTake(take: Named): Promise<void> {
   await trying(() => orderOrOffer(take, { do: "delete" }), "delete");
 }
 

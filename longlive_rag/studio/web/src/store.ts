@@ -9,6 +9,9 @@ export interface Alert {
   remedy?: Remedy;
 }
 
+/** A take, whether it can be opened or not. */
+export type Named = Pick<Take, "id" | "name">;
+
 export interface Remedy {
   name: string;
   run: () => void;
@@ -48,7 +51,7 @@ export interface State {
   markOut: number | null;
   dialog: "new" | "help" | "runs" | "delete" | null;
   /** The take that the dialog "delete" is about. */
-  deleting: Take | null;
+  deleting: Named | null;
   /** Takes that are laid beside the open one; null: not comparing. */
   compared: string[] | null;
   /** What drift is judged by; null: what suits the take. */
@@ -180,7 +183,7 @@ export class Store {
       leftOut: leftOut.filter((other) => other.id !== id),
       compared: compared?.filter((other) => other !== id) ?? null,
     });
-    const name = takes.find((other) => other.id === id)?.name;
+    const name = [...takes, ...leftOut].find((other) => other.id === id)?.name;
     if (deleted && name) this.update({ note: `${name} was deleted` });
     if (take?.id !== id) return;
     this.update({ take: null, frame: 0, rate: 0, stats: null, compared: null, markIn: null, markOut: null });

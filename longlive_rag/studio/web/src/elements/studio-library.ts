@@ -186,7 +186,7 @@ export class StudioLibrary extends StudioElement {
 
   /** A take that can't be opened. */
   private leftOut({ id, name, reason }: LeftOut, isFirst: boolean) {
-    return html`<div role="option" aria-selected="false" aria-disabled="true" tabindex=${isFirst ? 0 : -1} data-id=${id} data-name=${name}>
+    return html`<div role="option" aria-selected="false" aria-disabled="true" tabindex=${isFirst ? 0 : -1} data-id=${id} data-name=${name} title="Press Delete to delete it">
       <span class="no-picture" aria-hidden="true">!</span>
       <span class="words">${shortened(name)}<span class="reason">${reason}</span></span>
     </div>`;
@@ -202,7 +202,7 @@ export class StudioLibrary extends StudioElement {
     const options = [...this.renderRoot.querySelectorAll<HTMLElement>('[role="option"]')];
     const at = options.indexOf(event.target as HTMLElement);
     const places: Record<string, number> = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: options.length - 1 };
-    const take = this.state.takes.find(({ id }) => id === options[at]?.dataset.id);
+    const take = [...this.state.takes, ...this.state.leftOut].find(({ id }) => id === options[at]?.dataset.id);
     if (event.key === "Enter") options[at].click();
     else if (event.key === "Delete" && take && !this.state.found) askToDelete(take);
     else if (event.key in places) options[places[event.key]]?.focus();
