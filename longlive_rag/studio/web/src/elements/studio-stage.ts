@@ -186,7 +186,10 @@ export class StudioStage extends StudioElement {
     const { take } = this.state;
     const { readyState, seeking, currentTime } = this.video;
     if (!take?.frames || seeking || readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return;
-    this.frameShown(Math.min(Math.floor(currentTime * take.fps), take.frames - 1) / take.fps);
+    const frame = Math.min(Math.floor(currentTime * take.fps), take.frames - 1);
+    this.frameShown(frame / take.fps);
+    // A browser may stall on the frame before the last one, although it has both.
+    if (frame === take.frames - 2) this.video.currentTime = (frame + 1.5) / take.fps;
   };
 
   private frameShown(mediaTime: number): void {
