@@ -12,14 +12,7 @@ from torch import Tensor
 from retrieval.encoder import LatentEncoder
 from retrieval.index import finite
 from retrieval.policies import looks_ahead
-from retrieval.policy import (
-    RetrievalRules,
-    evenly_spaced,
-    falls_away,
-    pinned_among,
-    unit,
-    without,
-)
+from retrieval.policy import RetrievalRules, evenly_spaced, falls_away, pinned_among, unit, without
 from retrieval.scenes import Script
 from retrieval.selection import Selection, candidate_frames
 from retrieval.take_memory import Found, TakeMemory

@@ -154,7 +154,7 @@ def _coarse(picture: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _bodies(body: NDArray[np.bool_], widest_px: int = WIDEST_BODY_PX) -> list[slice]:
-    """Return the column ranges of the mask that hold one character each; a wider one holds two."""
+    """Return the column ranges of the mask that hold one character each; a run wider than `widest_px` holds two."""
     profile = body.sum(0)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], profile > 0, [0]]).astype(np.int8)))
     found = []
