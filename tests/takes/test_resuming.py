@@ -157,6 +157,11 @@ CASES = {
         "context": ContextConfig(memory_gain=1.8, first_gain=0.8, gain_above=0.9, fill_from_window=True),
         "memory": MemoryConfig(retry=2),
     },
+    "a call": {
+        "cues": [(3.0, LATER), (5.8, PROMPT)],  # at block 8, the first one after the kill
+        "context": ContextConfig(memory_gain=1.8, first_gain=0.8, gain_above=0.9, recency_guard_frames=0),
+        "memory": MemoryConfig(prompt_weight=0.3),
+    },
     "looking ahead": {"cues": [(4.0, LATER)], "memory": MemoryConfig(policy="look-ahead", host_gib=8 * PAGE_GIB)},
     "shots": {
         "context": ContextConfig(memory_gain=1.5, fill_from_window=True),
@@ -198,7 +203,8 @@ CASES = {
 CHANCE = MemoryConfig(policy="random")
 
 QUICK = (
-    "shots", "a cue", "tight budget", "first showings", "looking ahead", "frame by frame", "frame by frame, one step",
+    "shots", "a cue", "a call", "tight budget", "first showings", "looking ahead", "frame by frame",
+    "frame by frame, one step",
 )  # fmt: skip
 
 
