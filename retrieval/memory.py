@@ -175,8 +175,8 @@ class Memory:
     def retrieve(self, block: int, ahead: NDArray[np.float32] | None = None) -> tuple[Selection, ...]:
         """Choose what `block` remembers, for each take of the batch; empty while no take remembers anything.
 
-        In the first block after a call (`is_call`), those are only pins: whoever is called comes in as the words say,
-        from one side. With frames that show them elsewhere, they often come from both.
+        In the first block after a call (`Script.calls_at`) without a cut, those are only pins: whoever is called comes
+        in as the words say, from one side. With frames that show them elsewhere, they often come from both.
 
         Args:
             ahead: [B, D], queries in place of the newest frame's embedding.
@@ -202,12 +202,6 @@ class Memory:
             )
             for choices, found in zip(allowed, picked, strict=True)
         )
-
-    def is_call(self, number: int) -> bool:
-        """Whether the next block of a take is the first one after a call, without a cut, and memory chooses itself."""
-        is_cut = self._shot_start == self._frames_done
-        own = self._choose is None and bool(self._scripts) and not is_cut
-        return own and self._scripts[number].calls_at(self._frames_done)
 
     def falls(self, latents: Tensor, selections: Sequence[Selection]) -> NDArray[np.float32]:
         """How far each take's block [B, T, C, h, w] falls away from what it remembered, [B]; see `falls_away`."""
@@ -244,7 +238,7 @@ class Memory:
             return list(zip(frames, take.similarities(frames, prompt), strict=True))
         if not self._frames_done and ahead is None:  # nothing to search by yet
             return [(frame, 0.0) for frame in evenly_spaced(allowed, self._memory_frames)]
-        if self.is_call(number):
+        if self._is_call(number):
             allowed = pinned_among(allowed, self._rules.pin)
         seed = self._policy_seeds(block)[number] if self._policy_seeds else 0
         not_asked_for = self._not_asked_for(number, allowed)
@@ -256,6 +250,11 @@ class Memory:
         It never does if prompts are not part of the key.
         """
         return self._scripts[number].asks_for(frames) if self._scripts else [False] * len(frames)
+
+    def _is_call(self, number: int) -> bool:
+        """Whether the next block is the first one after a call, without a cut."""
+        is_cut = self._shot_start == self._frames_done
+        return bool(self._scripts) and not is_cut and self._scripts[number].calls_at(self._frames_done)
 
     def _not_asked_for(self, number: int, allowed: Sequence[int]) -> list[range]:
         """Frames of a take that the current prompt rules out.

@@ -176,7 +176,10 @@ class RolloutMemory:
         frames = [selection.frames for selection in selections]
         if self._ranks is not None:
             self._ranks.check_agree(frames, "memory")
-        self._cache.assemble(*self._filled(self._pages.get(frames), self._gained(block, selections)))
+        pages, gained = self._pages.get(frames), self._gained(block, selections)
+        if self._context.fill_from_window:
+            pages, gained = self._filled(pages, gained)
+        self._cache.assemble(pages, gained)
 
     def leave(self, leaving: Sequence[tuple[int, Tensor]]) -> None:
         """Keep pages that leave the window if memory may bring their frames back."""
@@ -259,24 +262,24 @@ class RolloutMemory:
         return [self._memory.asks_for(take, each.frames) for take, each in enumerate(selections)]
 
     def _filled(self, pages: Pages, gained: Gained) -> tuple[Pages, Gained]:
-        """Give memory's spare places to frames of the window that would go unseen, the oldest first.
-
-        With `fill_from_window`, these are clean ones (`_clean_from`), which have memory's gain. In the first block
-        after a call they are any, without it: the block is to be much as without memory, which would see them all.
-        """
-        unseen = dict(self._cache.unseen())
-        clean = [frame for frame in unseen if self._context.fill_from_window and frame >= self._clean_from]
-        calls = [self._memory.is_call(take) for take in range(self._batch_size)]
-        if not unseen or not (clean or any(calls)):
+        """Give memory's spare places to the oldest frames of the window that would go unseen; they have its gain."""
+        first = self._clean_from
+        unseen = {frame: page for frame, page in self._cache.unseen() if frame >= first}
+        if not unseen:
             return pages, gained
-        pages = pages or [[] for _ in calls]
-        filled, is_gained = [], []
-        for take, own in enumerate(pages):
-            frames = self._memory.unbarred(take, list(unseen) if calls[take] else clean)
-            spare = frames[: self._context.memory_frames - len(own)]
-            filled.append([*own, *((frame, unseen[frame][:, :, take]) for frame in spare)])
-            is_gained.append([*(gained[take] if gained else [True] * len(own)), *[not calls[take]] * len(spare)])
-        return filled, None if self._context.gain_above is None and not any(calls) else is_gained
+        pages = pages or [[] for _ in range(self._batch_size)]
+        spare = [
+            self._memory.unbarred(take, list(unseen))[: self._context.memory_frames - len(remembered)]
+            for take, remembered in enumerate(pages)
+        ]
+        filled = [
+            [*remembered, *((frame, unseen[frame][:, :, take]) for frame in spare[take])]
+            for take, remembered in enumerate(pages)
+        ]
+        if self._context.gain_above is None:
+            return filled, None
+        gained = gained or [[] for _ in pages]
+        return filled, [[*each, *[True] * len(more)] for each, more in zip(gained, spare, strict=True)]
 
     @property
     def _clean_from(self) -> int:
