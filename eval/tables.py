@@ -149,21 +149,18 @@ def policies_table(found: Found, stages: Mapping[str, Mapping[str, float]]) -> s
         stages: seconds per block by stage, by arm.
     """
     horizon_s = found.plan.seconds
-    ceiling = found.mean(KEPT, horizon_s, BY_ORACLE)
-    native = found.mean(KEPT, horizon_s, found.baseline)
     here = (found.scenario, horizon_s)
     recalled = {row.arm: row for row in found.results.recalled if (row.scenario, row.horizon_s) == here}
     rows = []
     for arm in (found.baseline, found.claimed, *found.others):
         kept, drift = (found.mean(name, horizon_s, arm) for name in (KEPT, "drift.{primary}"))
         motion, own = (found.mean("motion", horizon_s, each) for each in (found.baseline, arm))
-        room = None if ceiling is None or native is None or ceiling <= native else ceiling - native
-        way = None if kept is None or native is None or room is None else (kept - native) / room
+        way = way_to_ceiling(found, arm)
         right = found.mean("right_one", horizon_s, arm)
         row = recalled.get(arm)
         rows.append(
             [
-                arm, _maybe(kept, _percent), "-" if way is None or arm == found.baseline else _percent(way),
+                arm, _maybe(kept, _percent), _maybe(None if arm == found.baseline else way, _percent),
                 _maybe(drift, "{:.3f}".format), _maybe(right, _percent),
                 "-" if row is None else f"{_percent(row.seen)} ({_percent(row.seen_by_chance)})",
                 "-" if not motion or own is None else f"{own / motion - 1:+.0%}".replace("%", " %"),
@@ -173,6 +170,17 @@ def policies_table(found: Found, stages: Mapping[str, Mapping[str, float]]) -> s
     head = ["arm", "all traits kept", "of the way to the ceiling", "D", "right one", "frames show the subject (past)",
             "motion", "ms a block to choose"]  # fmt: skip
     return _markdown(head, rows)
+
+
+def way_to_ceiling(found: Found, arm: str) -> float | None:
+    """How far an arm's share of kept takes is on the way from the baseline's to that with right frames, at the end.
+
+    None if an arm is missing, or right frames keep no more than the baseline does.
+    """
+    own, native, ceiling = (found.mean(KEPT, found.plan.seconds, each) for each in (arm, found.baseline, BY_ORACLE))
+    if own is None or native is None or ceiling is None or ceiling <= native:
+        return None
+    return (own - native) / (ceiling - native)
 
 
 def floor_table(found: Found) -> str:

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from eval.compare import compare
 from eval.published import publish, recompute
 from eval.results import Results
-from eval.tables import TABLES, Found, policies_table, summary_table
+from eval.tables import TABLES, Found, policies_table, summary_table, way_to_ceiling
 from longlive_rag.cli.main import cli
 from longlive_rag.documents import read_document
 from tests.eval.arms import DriftingPipeline, plan_of, slow_backbone
@@ -157,10 +157,29 @@ def test_what_policies_brought_back_is_told_story_by_story(published):
     assert f"{row.seen:.0%}".replace("%", " %") in cells["alone"][2][5]
 
 
-def test_an_arm_that_was_not_made_in_a_story_has_a_dash():
-    def story(scenario, **means):
-        plan = SimpleNamespace(seconds=120.0, arms=[SimpleNamespace(name=name) for name in means])
-        return SimpleNamespace(scenario=scenario, plan=plan, mean=lambda outcome, horizon_s, arm: means.get(arm))
+def story(scenario, **means):
+    """A story whose arms have these means, the baseline first."""
+    plan = SimpleNamespace(seconds=120.0, arms=[SimpleNamespace(name=name) for name in means])
+    return SimpleNamespace(
+        scenario=scenario, plan=plan, baseline=next(iter(means)), mean=lambda outcome, horizon_s, arm: means.get(arm)
+    )
 
+
+@pytest.mark.parametrize(
+    ("means", "way"),
+    [
+        ({"native": 0.25, "memory": 0.5, "oracle": 0.75}, 0.5),
+        ({"native": 0.25, "memory": 0.75, "oracle": 0.5}, 2.0),  # better than right frames
+        ({"native": 0.25, "memory": 0.0, "oracle": 0.75}, -0.5),
+        ({"native": 0.25, "memory": 0.5, "oracle": 0.25}, None),
+        ({"native": 0.25, "memory": 0.5}, None),
+        ({"native": 0.25, "oracle": 0.5}, None),
+    ],
+)
+def test_a_policy_is_so_far_on_the_way_from_native_to_the_ceiling(means, way):
+    assert way_to_ceiling(story("walk", **means), "memory") == way
+
+
+def test_an_arm_that_was_not_made_in_a_story_has_a_dash():
     rows = summary_table([story("walk", native=0.25, memory=0.5), story("stare", native=0.75)]).splitlines()
     assert rows[2:] == ["| walk | 25 % | 50 % | 0.250 | 0.500 |", "| stare | 75 % | - | 0.750 | - |"]
