@@ -14,7 +14,6 @@ Means by policy and story, of a file of docs/drift with a row a take, stand betw
 from __future__ import annotations
 
 import csv
-import itertools
 import re
 import sys
 from collections import defaultdict
@@ -27,7 +26,7 @@ import click
 
 from eval.oracle import open_oracle
 from eval.published import recompute
-from eval.tables import KEPT, NOT_MADE, TABLES, Found, summary_table, verdicts, way_to_ceiling
+from eval.tables import NOT_MADE, TABLES, Found, ceiling_table, summary_table, verdicts
 from eval.takes import Takes
 from longlive_rag.cli.main import cli
 from longlive_rag.cli.plan import plan_request, sharing, size
@@ -82,25 +81,9 @@ def results(folders: list[str], name: str, arms: Sequence[str] = ()) -> str:
     if name == "summary":
         return summary_table(stories, arms)
     if name == "ceiling":
-        return ceiling(stories)
+        return ceiling_table(stories)
     (found,) = stories
     return verdicts(found) if name == "verdicts" else TABLES[name](found)
-
-
-def ceiling(stories: Sequence[Found]) -> str:
-    """All traits kept and D by story, without memory, with it and with right frames, as Markdown."""
-    arms = ("native", "memory", "oracle")
-    heads = [f"{what}, {arm}" for what, arm in itertools.product(("kept", "D"), (*arms[:2], "right frames"))]
-    lines = [f"| story | {' | '.join([*heads[:3], 'memory, of the way', *heads[3:]])} |", f"|{' --- |' * 8}"]
-    for found in stories:
-        kept, drift = (
-            [found.mean(name, found.plan.seconds, arm) for arm in arms] for name in (KEPT, "drift.{primary}")
-        )
-        shares = [*kept, way_to_ceiling(found, "memory")]
-        cells = [NOT_MADE if share is None else f"{share:.0%}".replace("%", " %") for share in shares]
-        cells += [NOT_MADE if value is None else f"{value:.3f}" for value in drift]
-        lines.append(f"| {found.scenario} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
 
 
 def named(story: str) -> str:

@@ -155,12 +155,12 @@ def policies_table(found: Found, stages: Mapping[str, Mapping[str, float]]) -> s
     for arm in (found.baseline, found.claimed, *found.others):
         kept, drift = (found.mean(name, horizon_s, arm) for name in (KEPT, "drift.{primary}"))
         motion, own = (found.mean("motion", horizon_s, each) for each in (found.baseline, arm))
-        way = way_to_ceiling(found, arm)
+        way = None if arm == found.baseline else way_to_ceiling(found, arm)
         right = found.mean("right_one", horizon_s, arm)
         row = recalled.get(arm)
         rows.append(
             [
-                arm, _maybe(kept, _percent), _maybe(None if arm == found.baseline else way, _percent),
+                arm, _maybe(kept, _percent), _maybe(way, _percent),
                 _maybe(drift, "{:.3f}".format), _maybe(right, _percent),
                 "-" if row is None else f"{_percent(row.seen)} ({_percent(row.seen_by_chance)})",
                 "-" if not motion or own is None else f"{own / motion - 1:+.0%}".replace("%", " %"),
@@ -216,15 +216,28 @@ def summary_table(all_found: Sequence[Found], arms: Sequence[str] = ()) -> str:
         arms: the arms to show; none is all.
     """
     arms = arms or list(dict.fromkeys(arm.name for found in all_found for arm in found.plan.arms))
+    rows = [[found.scenario, *_shares(found, arms), *_drifts(found, arms)] for found in all_found]
+    return _markdown(["story", *(f"{what}, {arm}" for what in ("kept", "D") for arm in arms)], rows)
+
+
+def ceiling_table(all_found: Sequence[Found]) -> str:
+    """As `summary_table`, of the baseline, the claimed arm and right frames, with how far the second is on the way."""
     rows = []
     for found in all_found:
-        kept = [found.mean(KEPT, found.plan.seconds, arm) for arm in arms]
-        drift = [found.mean("drift.{primary}", found.plan.seconds, arm) for arm in arms]
-        cells = [NOT_MADE if value is None else _percent(value) for value in kept]
-        cells += [NOT_MADE if value is None else f"{value:.3f}" for value in drift]
-        rows.append([found.scenario, *cells])
-    heads = [f"{what}, {arm}" for what in ("kept", "D") for arm in arms]
-    return _markdown(["story", *heads], rows)
+        arms = (found.baseline, found.claimed, BY_ORACLE)
+        way = _maybe(way_to_ceiling(found, found.claimed), _percent)
+        rows.append([found.scenario, *_shares(found, arms), way, *_drifts(found, arms)])
+    names = (all_found[0].baseline, all_found[0].claimed, "right frames")
+    kept, drift = ([f"{what}, {name}" for name in names] for what in ("kept", "D"))
+    return _markdown(["story", *kept, f"{names[1]}, of the way", *drift], rows)
+
+
+def _shares(found: Found, arms: Sequence[str]) -> list[str]:
+    return [_maybe(found.mean(KEPT, found.plan.seconds, arm), _percent) for arm in arms]
+
+
+def _drifts(found: Found, arms: Sequence[str]) -> list[str]:
+    return [_maybe(found.mean("drift.{primary}", found.plan.seconds, arm), "{:.3f}".format) for arm in arms]
 
 
 def arm_rows(found: Found, outcome: str, digits: int) -> list[list[str]]:
@@ -260,7 +273,7 @@ def _arm_rows(
 
 
 def _maybe(value: float | None, text: Callable[[float], str]) -> str:
-    return "-" if value is None else text(value)
+    return NOT_MADE if value is None else text(value)
 
 
 def _percent(share: float) -> str:
